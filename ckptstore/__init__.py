@@ -1,0 +1,72 @@
+"""Checkpoints for PyTorch training: readable, whole or absent, proved, the same everywhere.
+
+Importing this imports no torch, no fsspec and no s3fs; each name is loaded at its first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ckptstore.errors import (
+    CkptstoreError,
+    ConflictError,
+    CorruptionError,
+    NotFoundError,
+    PluginError,
+    StorageError,
+    SupersededError,
+    UnsafeError,
+    UnsupportedError,
+)
+from ckptstore.manifest import TensorInfo
+
+if TYPE_CHECKING:
+    from ckptstore.checkpoint import Checkpoint, open
+    from ckptstore.hookspecs import hookimpl
+    from ckptstore.store import Keep, Store, save
+    from ckptstore.transfer import convert, sync
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Checkpoint",
+    "CkptstoreError",
+    "ConflictError",
+    "CorruptionError",
+    "Keep",
+    "NotFoundError",
+    "PluginError",
+    "StorageError",
+    "Store",
+    "SupersededError",
+    "TensorInfo",
+    "UnsafeError",
+    "UnsupportedError",
+    "convert",
+    "hookimpl",
+    "open",
+    "save",
+    "sync",
+]
+
+_HOMES = {
+    "Checkpoint": "checkpoint",
+    "Keep": "store",
+    "Store": "store",
+    "convert": "transfer",
+    "hookimpl": "hookspecs",
+    "open": "checkpoint",
+    "save": "store",
+    "sync": "transfer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,196 @@
+"""What a format is: a layout of files that hold one checkpoint.
+
+A format knows which file holds what, and nothing of where the files are, whether they were
+committed and how they are proved: `Files` hands it proved bytes, `NewFiles` takes bytes and
+commits them. Register a format with the hook `ckptstore_formats` (see `docs/plugins.md`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, ClassVar
+
+from ckptstore.errors import UnsupportedError
+from ckptstore.manifest import Manifest, TensorInfo
+from ckptstore.storage.base import Sink
+
+__all__ = ["Contents", "Files", "Format", "NewFiles", "Reader"]
+
+
+class Files(ABC):
+    """The files of one state: of a committed one, of a plain folder, or a single file.
+
+    Attributes:
+        location: for people.
+        manifest: what was committed, or None for files that never had a manifest.
+    """
+
+    location: str
+    manifest: Manifest | None
+
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Return the plain names of the files, sorted."""
+
+    @abstractmethod
+    def text(self, name: str) -> str:
+        """Return a JSON file's text, the hand edit where there is one.
+
+        Raises:
+            NotFoundError: there is no such file.
+            CorruptionError: it is not UTF-8, or larger than 64 MiB.
+        """
+
+    @abstractmethod
+    def size(self, name: str) -> int:
+        """Return a file's size in bytes.
+
+        Raises:
+            NotFoundError: there is no such file.
+        """
+
+    @abstractmethod
+    def open(self, name: str) -> BinaryIO:
+        """Open a file of bytes for reading at any place (`read`, `readinto`, `seek`, `tell`).
+
+        Where there is a manifest, every byte is checked against its chunk checksum before it is
+        handed out (G4); where there is none, the bytes come as they are, and the format checks
+        what it can (`ckptstore.tensors` checks each record's CRC-32).
+
+        Raises:
+            NotFoundError: there is no such file.
+            CorruptionError: here or in a later read: the bytes are not the ones committed.
+            SupersededError: here or in a later read: this state was replaced and removed.
+        """
+
+
+class NewFiles(ABC):
+    """A write that is under way; nothing of it exists for anyone until it is committed."""
+
+    @abstractmethod
+    def write_text(self, name: str, text: str) -> None:
+        """Add a JSON file."""
+
+    @abstractmethod
+    def create(self, name: str, *, expected_size: int = 0) -> AbstractContextManager[Sink]:
+        """Add a file of bytes: a context manager that gives something to write to."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is to be saved, as a format's `write` gets it.
+
+    Attributes:
+        model: the state dict.
+        config: the architecture; any JSON object.
+        tokenizer_state: the tokenizer as a JSON object with ``token_kind``.
+        optimizer: the optimizer's state dict.
+        states: further state dicts by name.
+        step: finished optimizer steps.
+        training_state: further JSON fields.
+    """
+
+    model: Mapping[str, Any]
+    config: Mapping[str, Any] | None = None
+    tokenizer_state: Mapping[str, Any] | None = None
+    optimizer: Mapping[str, Any] | None = None
+    states: Mapping[str, Any] = field(default_factory=dict)
+    step: int | None = None
+    training_state: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Reader(ABC):
+    """One checkpoint as a format reads it; made by `Format.read` with small reads only.
+
+    Attributes:
+        step: finished optimizer steps, or None.
+        config: the architecture, or None.
+        tokenizer_state: the tokenizer as a JSON object, or None.
+        training_state: what training_state.json holds, or its like, or None.
+        has_optimizer: whether `load_optimizer` has something to return.
+    """
+
+    step: int | None = None
+    config: dict[str, Any] | None = None
+    tokenizer_state: dict[str, Any] | None = None
+    training_state: dict[str, Any] | None = None
+    has_optimizer: bool = False
+
+    @abstractmethod
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Return the model's tensors, without reading their bytes and without torch."""
+
+    @abstractmethod
+    def load_model(
+        self, names: Sequence[str] | None = None, map_location: Any = "cpu"
+    ) -> dict[str, Any]:
+        """Return the state dict, or the named tensors of it."""
+
+    def load_optimizer(self, map_location: Any = "cpu") -> dict[str, Any] | None:
+        """Return the optimizer's state dict, or None where there is none.
+
+        Raises:
+            NotFoundError: one is named, and its file is absent.
+        """
+        return None
+
+    def states(self) -> tuple[str, ...]:
+        """Return the names of the further states."""
+        return ()
+
+    def load_state(self, name: str, map_location: Any = "cpu") -> Any:
+        """Return a further state by name.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        raise UnsupportedError(f"this format holds no state {name!r}")
+
+    def files(self) -> tuple[str, ...]:
+        """Return the names of the files that this checkpoint is made of, the model's first.
+
+        `verify` proves them: those that end in ``.json`` as texts, the others as bytes.
+        """
+        return ()
+
+    def for_inference(self) -> tuple[str, ...]:
+        """Return those of `files` that suffice to use the model.
+
+        Empty where the files cannot be parted, because one holds everything: such a checkpoint
+        is converted, not synced.
+        """
+        return ()
+
+
+class Format(ABC):
+    """A layout. Subclass it, and return the class from the hook `ckptstore_formats`.
+
+    Attributes:
+        name: what the command line and the manifest call it.
+        writable: whether `write` works.
+        yields_to: formats that win where both match a folder.
+    """
+
+    name: ClassVar[str]
+    writable: ClassVar[bool] = False
+    yields_to: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def matches(self, files: Files) -> bool:
+        """Whether these files are a checkpoint of this format; names first, bytes if need be."""
+
+    @abstractmethod
+    def read(self, files: Files) -> Reader:
+        """Return the checkpoint that these files hold.
+
+        Raises:
+            CorruptionError: they do not hold one.
+            UnsafeError: reading them would run code.
+        """
+
+    def write(self, contents: Contents, files: NewFiles) -> None:
+        """Write a checkpoint as new files; the caller commits them."""
+        raise UnsupportedError(f"the format {self.name!r} can be read, not written")

@@ -1,0 +1,357 @@
+"""The manifest: what was committed, as plain data and as JSON.
+
+`manifest.json` is the last file of a bundle to be written; a bundle is committed when it exists.
+It holds the text of each JSON file, and for every other file the name that holds its bytes, its
+size and digests, and the index of its tensors. `docs/format.md` describes each field.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckptstore.digests import Digest, sha256_of
+from ckptstore.errors import CorruptionError, UnsafeError, UnsupportedError
+
+__all__ = [
+    "MANIFEST",
+    "FileEntry",
+    "Manifest",
+    "TensorInfo",
+    "TextEntry",
+    "dump_json",
+    "parse_json",
+    "plain_name",
+]
+
+MANIFEST = "manifest.json"
+VERSION = 1
+_MOST_DEPTH = 100
+_HEX = re.compile(r"[0-9a-f]+")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor, as far as it is known without reading it.
+
+    Attributes:
+        dtype: torch's name without the prefix, such as ``float32``.
+        shape: the size of each dimension.
+        nbytes: bytes of its elements.
+        crc32: the CRC-32 of the record that holds its storage, where the container has one.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    crc32: int | None = None
+
+
+@dataclass(frozen=True)
+class TextEntry:
+    """A JSON file: the name that holds it, and its whole text."""
+
+    path: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        """The hexadecimal SHA-256 of the text as UTF-8, what ``sha256sum`` prints of the file."""
+        return sha256_of(self.text)
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of bytes: the name that holds it, what proves it, and the tensors in it."""
+
+    path: str
+    digest: Digest
+    tensors: Mapping[str, TensorInfo] | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One committed state.
+
+    Attributes:
+        write_id: a random name of the write that made it.
+        format: the name of the layout, such as ``bundle``.
+        generation: its number in a single checkpoint, from 1; None for a step of a history.
+        step: the training step; None where none was given.
+        created: when, ISO 8601 in UTC.
+        writer: the program and version that wrote it.
+        texts: plain name to JSON file.
+        files: plain name to file of bytes.
+        earlier: plain name to the SHA-256 of forerunners' texts, oldest first, at most 64.
+        metrics: what was measured of the model, for retention.
+        fingerprint: of the tokenizer's vocabulary; None where there is none.
+        shown: in a view's manifest, plain name to the version (inode and size, or ETag) of the
+            file that the view was given; empty elsewhere.
+    """
+
+    write_id: str
+    format: str
+    generation: int | None
+    step: int | None
+    created: str
+    writer: str
+    texts: Mapping[str, TextEntry] = field(default_factory=dict)
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    earlier: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    fingerprint: str | None = None
+    shown: Mapping[str, str] = field(default_factory=dict)
+
+    def paths(self) -> tuple[str, ...]:
+        """Return the names of all files that hold this state, the manifest's own left out."""
+        texts = (entry.path for entry in self.texts.values())
+        return (*texts, *(entry.path for entry in self.files.values()))
+
+    def same_content(self, other: Manifest) -> bool:
+        """Whether both hold the same state: the same JSON texts and the same digests."""
+        return (
+            self.format == other.format
+            and self.step == other.step
+            and {name: entry.text for name, entry in self.texts.items()}
+            == {name: entry.text for name, entry in other.texts.items()}
+            and {name: entry.digest.sha256 for name, entry in self.files.items()}
+            == {name: entry.digest.sha256 for name, entry in other.files.items()}
+        )
+
+    def to_json(self) -> str:
+        """Return the text of ``manifest.json``."""
+        return dump_json(
+            {
+                "ckptstore": VERSION,
+                "format": self.format,
+                "write_id": self.write_id,
+                "generation": self.generation,
+                "step": self.step,
+                "created": self.created,
+                "writer": self.writer,
+                "metrics": dict(self.metrics),
+                "fingerprint": self.fingerprint,
+                "texts": {
+                    name: {"path": entry.path, "sha256": entry.sha256, "text": entry.text}
+                    for name, entry in self.texts.items()
+                },
+                "files": {name: _dump_file(entry) for name, entry in self.files.items()},
+                "earlier": {name: list(digests) for name, digests in self.earlier.items()},
+                "shown": dict(self.shown),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str) -> Manifest:
+        """Read a manifest, and check every name and number in it.
+
+        Args:
+            text: the file's content.
+            where: what to call the file in errors.
+
+        Raises:
+            CorruptionError: it is not JSON, or fields are missing or of the wrong type.
+            UnsafeError: a name in it leads outside its folder.
+            UnsupportedError: a newer ckptstore wrote it.
+        """
+        raw = parse_json(text, where)
+        version = raw.get("ckptstore")
+        if isinstance(version, int) and version > VERSION:
+            raise UnsupportedError(
+                f"{where} has format version {version}, this ckptstore reads up to {VERSION}; "
+                "install a newer ckptstore"
+            )
+        try:
+            if version != VERSION:
+                raise ValueError("no version")
+            return cls(
+                write_id=plain_name(_text(raw["write_id"]), where),
+                format=_text(raw["format"]),
+                generation=_count(raw["generation"]),
+                step=_count(raw["step"]),
+                created=_text(raw["created"]),
+                writer=_text(raw["writer"]),
+                texts={plain_name(n, where): _load_text(e, where) for n, e in raw["texts"].items()},
+                files={plain_name(n, where): _load_file(e, where) for n, e in raw["files"].items()},
+                earlier={n: tuple(map(_digest, d)) for n, d in raw["earlier"].items()},
+                metrics={n: float(v) for n, v in raw["metrics"].items()},
+                fingerprint=None if raw["fingerprint"] is None else _text(raw["fingerprint"]),
+                shown={n: _text(v) for n, v in raw["shown"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CorruptionError(
+                f"{where} is damaged: {type(error).__name__} {error}; "
+                "restore the checkpoint from a good copy"
+            ) from error
+
+
+def dump_json(value: Any) -> str:
+    """Return JSON text as every file of ours has it: UTF-8, indent 2, a line break at the end.
+
+    Raises:
+        UnsupportedError: the value holds something that JSON does not have, NaN included.
+    """
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnsupportedError(f"this cannot be written as JSON: {error}") from error
+    return text
+
+
+def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
+    """Read a JSON object from text that may come from anybody.
+
+    Args:
+        text: the file's content.
+        where: what to call the file in errors.
+
+    Raises:
+        CorruptionError: it is not UTF-8, not JSON, not an object, nested deeper than 100,
+            or has a key twice.
+    """
+    try:
+        decoded = text if isinstance(text, str) else text.decode("utf-8")
+        value = json.loads(decoded, object_pairs_hook=_object, parse_constant=_no_constant)
+        _check_depth(value)
+    except (ValueError, RecursionError) as error:
+        raise CorruptionError(
+            f"{where} is not valid JSON: {error}; correct it, or restore it from a good copy"
+        ) from error
+    if not isinstance(value, dict):
+        raise CorruptionError(f"{where} holds a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def plain_name(name: object, where: str) -> str:
+    """Return a name that was read from data, once it is sure to stay in its folder.
+
+    Args:
+        name: what the data says.
+        where: what to call the data in errors.
+
+    Raises:
+        UnsafeError: it is not text, is empty, holds a separator, a colon or a control
+            character, or is made of dots.
+    """
+    if (
+        not isinstance(name, str)
+        or not 0 < len(name.encode("utf-8", "replace")) <= 255
+        or any(char in '/\\:"' or ord(char) < 32 for char in name)
+        or not name.strip(". ")
+    ):
+        raise UnsafeError(f"{where} names {name!r}, which is not a plain file name; not followed")
+    return name
+
+
+def _dump_file(entry: FileEntry) -> dict[str, Any]:
+    digest = entry.digest
+    tensors = entry.tensors
+    return {
+        "path": entry.path,
+        "size": digest.size,
+        "sha256": digest.sha256,
+        "chunks": {
+            "algorithm": digest.algorithm,
+            "size": digest.chunk_size,
+            "checksums": list(digest.checksums),
+        },
+        "tensors": None
+        if tensors is None
+        else {
+            name: {
+                "dtype": info.dtype,
+                "shape": list(info.shape),
+                "nbytes": info.nbytes,
+                "crc32": info.crc32,
+            }
+            for name, info in tensors.items()
+        },
+    }
+
+
+def _load_text(raw: Mapping[str, Any], where: str) -> TextEntry:
+    entry = TextEntry(path=plain_name(raw["path"], where), text=_text(raw["text"]))
+    if raw["sha256"] != entry.sha256:
+        raise ValueError(f"the text of {entry.path} and its sha256 disagree")
+    return entry
+
+
+def _load_file(raw: Mapping[str, Any], where: str) -> FileEntry:
+    chunks = raw["chunks"]
+    digest = Digest(
+        size=_number(raw["size"]),
+        sha256=_digest(raw["sha256"]),
+        chunk_size=_number(chunks["size"]),
+        checksums=tuple(map(_digest, chunks["checksums"])),
+        algorithm=_text(chunks["algorithm"]),
+    )
+    if digest.chunk_size < 1 or len(digest.checksums) != -(-digest.size // digest.chunk_size):
+        raise ValueError(f"{len(digest.checksums)} chunk checksums for {digest.size} bytes")
+    tensors = raw["tensors"]
+    return FileEntry(
+        path=plain_name(raw["path"], where),
+        digest=digest,
+        tensors=None if tensors is None else {n: _load_info(t) for n, t in tensors.items()},
+    )
+
+
+def _load_info(raw: Mapping[str, Any]) -> TensorInfo:
+    return TensorInfo(
+        dtype=_text(raw["dtype"]),
+        shape=tuple(map(_number, raw["shape"])),
+        nbytes=_number(raw["nbytes"]),
+        crc32=_count(raw["crc32"]),
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"{value!r} is not a count")
+    return value
+
+
+def _count(value: object) -> int | None:
+    return None if value is None else _number(value)
+
+
+def _digest(value: object) -> str:
+    if not _HEX.fullmatch(_text(value)):
+        raise ValueError(f"{value!r} is not a digest")
+    return str(value)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands there twice")
+    return value
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(_MOST_DEPTH):
+        if not level:
+            return
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    raise ValueError(f"nested deeper than {_MOST_DEPTH}")

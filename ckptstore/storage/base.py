@@ -1,0 +1,213 @@
+"""What a storage is: bytes under names below one location.
+
+Rules that every storage keeps, because the commit is built on them:
+
+1. A name is relative, has ``/`` between its parts and never a glob in it: it is taken literally.
+2. `create` and `writer` never replace anything. Where the service cannot promise that between
+   several writers, `create_only` answers False and one writer still gets it by looking first.
+3. What `writer` has not finished does not exist: an exception inside it leaves nothing.
+4. When a call returns and ``durable`` was asked for, it survives a loss of power.
+5. Errors are ckptstore's, and no credential is ever in one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from ckptstore.errors import ConflictError, StorageError
+
+__all__ = ["AlreadyThereError", "Entry", "Listing", "RangeReader", "Sink", "Storage", "UnknownOutcomeError"]
+
+
+class AlreadyThereError(ConflictError):
+    """The name to be created exists; nothing was written."""
+
+
+class UnknownOutcomeError(StorageError):
+    """The reply was lost: the write may have happened, or may still."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file as a listing shows it.
+
+    Attributes:
+        name: relative to the storage.
+        size: bytes.
+        modified: seconds since 1970; 0.0 where the storage does not say.
+        version: changes whenever the file is replaced (inode and size, ETag); None where the
+            storage has no such thing.
+    """
+
+    name: str
+    size: int
+    modified: float
+    version: str | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files and the subfolders directly in a folder, by their names in it."""
+
+    files: dict[str, Entry]
+    folders: tuple[str, ...]
+
+
+class Sink(Protocol):
+    """Takes the bytes of one new file in order."""
+
+    def write(self, data: memoryview, /) -> object:
+        """Take the next bytes, all of them; they may be reused as soon as this returns."""
+
+
+class RangeReader(ABC):
+    """One file, opened for reading at any place; a context manager."""
+
+    size: int
+
+    @abstractmethod
+    def readinto(self, start: int, target: memoryview) -> None:
+        """Fill ``target`` with the bytes from ``start`` on.
+
+        Raises:
+            NotFoundError: the file is gone.
+            CorruptionError: the file ends before ``target`` is full.
+            StorageError: the storage failed.
+        """
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+    def __enter__(self) -> RangeReader:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class Storage(ABC):
+    """Bytes under names below one location.
+
+    Attributes:
+        location: for people: the URL or path, without credentials.
+        content_versions: whether an `Entry.version` changes with every change of the bytes (an
+            ETag) and not only when the file is replaced (an inode).
+    """
+
+    location: str
+    content_versions: ClassVar[bool] = False
+
+    # -- looking ------------------------------------------------------------------------
+
+    @abstractmethod
+    def list(self, folder: str = "") -> Listing:
+        """Return what is directly in a folder; an absent folder is an empty one.
+
+        Raises:
+            NotFoundError: the bucket itself is absent.
+            StorageError: the storage failed, or ``folder`` is a file.
+        """
+
+    @abstractmethod
+    def holding(self, folder: str, prefix: str, name: str) -> tuple[str, ...]:
+        """Return, sorted, the subfolders of ``folder`` called ``prefix...`` that hold ``name``.
+
+        The answer is one moment's state even where listings are not atomic: the subfolders are
+        looked into in ascending order, and the answer is believed only if the set of subfolders
+        is the same afterwards.
+
+        Raises:
+            StorageError: the set never came to rest.
+        """
+
+    @abstractmethod
+    def entry(self, name: str) -> Entry | None:
+        """Return the file of this name, or None."""
+
+    # -- reading ------------------------------------------------------------------------
+
+    @abstractmethod
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """Return a whole file, or its first ``limit`` bytes.
+
+        Raises:
+            NotFoundError: there is no such file.
+        """
+
+    @abstractmethod
+    def open(self, name: str) -> RangeReader:
+        """Open a file for reading at any place.
+
+        Raises:
+            NotFoundError: there is no such file.
+        """
+
+    # -- writing ------------------------------------------------------------------------
+
+    @abstractmethod
+    def create_only(self, name: str, data: bytes) -> bool:
+        """Whether `create` is refused, by the service itself, where something is there already.
+
+        Local disk and memory know it. S3 is asked once per endpoint and bucket, by creating
+        ``name`` again, a file that this write has just created from ``data``: where the answer
+        is no, the same bytes were written once more and nobody was harmed.
+        """
+
+    @abstractmethod
+    def create(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        """Create a small file whole and exclusively; folders are made as needed.
+
+        Raises:
+            AlreadyThereError: the name is taken. (After a lost reply it may be our own.)
+            UnknownOutcomeError: no reply came, and the request may still land.
+        """
+
+    @abstractmethod
+    def writer(
+        self, name: str, *, expected_size: int = 0, durable: bool = True
+    ) -> AbstractContextManager[Sink]:
+        """Create a file of any size exclusively, in bounded memory.
+
+        Leaving the block finishes the file; an exception in it leaves nothing behind.
+
+        Args:
+            expected_size: bytes, a hint for the size of parts.
+
+        Raises:
+            AlreadyThereError: the name is taken, found at the start or at the end.
+        """
+
+    @abstractmethod
+    def replace(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        """Put a small file in place of whatever has the name, in one operation."""
+
+    @abstractmethod
+    def swap(self, name: str, expected: bytes, data: bytes, *, durable: bool = True) -> bool:
+        """Replace a small file only if it still holds ``expected``; return whether it did.
+
+        Raises:
+            UnsupportedError: the storage cannot do this in one operation.
+        """
+
+    @abstractmethod
+    def copy(self, source: str, name: str, *, durable: bool = True) -> None:
+        """Put the bytes of ``source`` under ``name`` too, in place of whatever is there.
+
+        A hard link on local disk, a server-side copy on S3; never through this machine's memory
+        where the storage can do it by itself.
+
+        Raises:
+            NotFoundError: there is no such source.
+        """
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Remove a file; an absent one is no error. A folder that this empties goes too."""
+
+    @abstractmethod
+    def flush(self, folder: str) -> None:
+        """Make the names in a folder durable (fsync on local disk; elsewhere nothing to do)."""
+
