@@ -1,0 +1,113 @@
+"""Saving while training goes on: the state is copied aside, then committed by a thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ckptstore.formats.base import Contents
+
+if TYPE_CHECKING:
+    from ckptstore.checkpoint import Checkpoint
+
+__all__ = ["Background"]
+
+log = logging.getLogger(__name__)
+
+
+class _Asked(Future[Any]):
+    """A future that knows whether anybody was told how it ended."""
+
+    asked = False
+
+    def result(self, timeout: float | None = None) -> Any:
+        value = super().exception(timeout)
+        self.asked = True
+        if value is not None:
+            raise value
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        error = super().exception(timeout)
+        self.asked = True
+        return error
+
+
+class Background:
+    """Runs one save at a time beside the training.
+
+    Rules: the caller gets control back once everything was copied, so nothing that is saved can
+    be torn by the next step; a second save waits for the first, so no queue grows; a save that
+    failed never stops training, and is raised by its future or else by `close`; a save under way
+    at the end of the process is finished first.
+
+    Args:
+        commit: writes and commits; called in the thread.
+    """
+
+    def __init__(self, commit: Callable[..., Checkpoint]) -> None:
+        self._commit = commit
+        self._staging: Any = None
+        self._thread: threading.Thread | None = None
+        self._failed: list[_Asked] = []
+
+    def submit(self, contents: Contents, *rest: Any) -> Future[Checkpoint]:
+        """Copy the contents aside and commit the copy; return its future."""
+        self.wait()
+        staged = self._copy(contents)
+        future = _Asked()
+        # Not a daemon: the interpreter waits for it at its end.
+        self._thread = threading.Thread(
+            target=self._run, args=(future, staged, rest), name="ckptstore-save"
+        )
+        self._thread.start()
+        return future
+
+    def prepare(self, contents: Contents) -> None:
+        """Touch the memory that copies of such contents need."""
+        self.wait()
+        self._copy(contents)
+
+    def wait(self) -> None:
+        """Wait for the save that is under way; its failure is not raised here."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def close(self) -> None:
+        """Wait, and raise the first failure that nobody was told of."""
+        self.wait()
+        untold = [future for future in self._failed if not future.asked]
+        self._failed.clear()
+        self._staging = None
+        if untold:
+            raise untold[0].exception()  # type: ignore[misc]
+
+    def _run(self, future: _Asked, staged: Contents, rest: tuple[Any, ...]) -> None:
+        try:
+            future.set_result(self._commit(staged, *rest))
+        except BaseException as error:
+            log.error("a save in the background failed: %s", error)
+            self._failed.append(future)
+            future.set_exception(error)
+
+    def _copy(self, contents: Contents) -> Contents:
+        from ckptstore import staging
+
+        if self._staging is None:
+            self._staging = staging.Staging()
+        self._staging.rewind()
+        copy = self._staging.copy
+        return replace(
+            contents,
+            model=copy(contents.model),
+            optimizer=copy(contents.optimizer),
+            states=copy(dict(contents.states)),
+            config=copy(contents.config),
+            tokenizer_state=copy(contents.tokenizer_state),
+            training_state=copy(contents.training_state),
+        )

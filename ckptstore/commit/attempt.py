@@ -1,0 +1,324 @@
+"""One write that is under way: files first, then the manifest, create-only.
+
+Rule 1: until the manifest is there, nothing exists for anyone, and this attempt removes what it
+wrote when it fails. Rule 2: a definite refusal (another's manifest is there) is a
+`ConflictError`. Rule 3: a lost reply is settled by reading back and comparing the write id;
+where that cannot be settled the files stay, and `error.committed` is None. Rule 4: an attempt
+older than twelve hours gives up, because cleaners take files without a manifest for leftovers
+after a day.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import PurePosixPath
+
+import ckptstore
+from ckptstore.commit.files import CommittedFiles
+from ckptstore.commit.layout import Committed, read_manifest
+from ckptstore.digests import Digester, chunk_size_for
+from ckptstore.errors import CkptstoreError, ConflictError, CorruptionError, StorageError
+from ckptstore.formats.base import NewFiles
+from ckptstore.manifest import MANIFEST, FileEntry, Manifest, TensorInfo, TextEntry, plain_name
+from ckptstore.storage.base import AlreadyThereError, Sink, Storage, UnknownOutcomeError
+
+__all__ = ["Attempt", "Index", "Rehearsal", "draft"]
+
+log = logging.getLogger(__name__)
+
+# Reads the tensor index of a file that was just written, and refuses what is not safe to load.
+Index = Callable[[CommittedFiles, str], Mapping[str, TensorInfo] | None]
+
+_LONGEST = 12 * 3600.0
+_RESERVED = (MANIFEST,)
+
+
+def draft(
+    *,
+    format: str,
+    generation: int | None = None,
+    step: int | None = None,
+    metrics: Mapping[str, float] | None = None,
+    fingerprint: str | None = None,
+    earlier: Mapping[str, tuple[str, ...]] | None = None,
+) -> Manifest:
+    """Return a manifest with a new write id and no files yet."""
+    return Manifest(
+        write_id=secrets.token_hex(6),
+        format=format,
+        generation=generation,
+        step=step,
+        created=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        writer=f"ckptstore {ckptstore.__version__}",
+        metrics=metrics or {},
+        fingerprint=fingerprint,
+        earlier=earlier or {},
+    )
+
+
+class _DigestingSink:
+    """Digests what passes on to another sink."""
+
+    def __init__(self, sink: Sink | None, expected_size: int) -> None:
+        self.digester = Digester(chunk_size_for(expected_size))
+        self._sink = sink
+
+    def write(self, data: memoryview, /) -> int:
+        view = memoryview(data).cast("B")
+        self.digester.update(view)
+        if self._sink is not None:
+            self._sink.write(view)
+        return len(view)
+
+
+class Rehearsal(NewFiles):
+    """Digests what would be written, and writes nothing: to compare before a byte is stored."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._texts: dict[str, TextEntry] = {}
+        self._files: dict[str, FileEntry] = {}
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of what was written so far."""
+        return replace(self._manifest, texts=self._texts, files=self._files)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Take a JSON file."""
+        self._texts[name] = TextEntry(path=name, text=text)
+
+    @contextmanager
+    def create(self, name: str, *, expected_size: int = 0) -> Iterator[Sink]:
+        """Take a file of bytes."""
+        sink = _DigestingSink(None, expected_size)
+        yield sink
+        self._files[name] = FileEntry(path=name, digest=sink.digester.digest())
+
+
+class Attempt(NewFiles):
+    """Writes the files of one state into its folder; a context manager that cleans up.
+
+    Args:
+        storage: where.
+        folder: the new generation's folder, or the step's.
+        manifest: what is to be committed, from `draft`.
+        index: reads the tensor index of a file just written, and refuses what is not safe.
+        durable: whether a loss of power must not matter once `commit` has returned.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        folder: str,
+        manifest: Manifest,
+        *,
+        index: Index,
+        durable: bool = True,
+    ) -> None:
+        self._storage = storage
+        self._manifest = manifest
+        self._index = index
+        self._durable = durable
+        self._started = time.monotonic()
+        self._written: list[str] = []
+        self._probe: tuple[str, bytes] | None = None
+        self._done = False
+        self.state = Committed(folder, manifest)
+        # In a step the plain names are used, unless a leftover or a rival has them.
+        self._plain = manifest.generation is None
+        self._taken = set(storage.list(folder).files) if self._plain else set()
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+        if not self._done:
+            self.abandon()
+
+    # -- files --------------------------------------------------------------------------
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a JSON file under a name of its own."""
+        data = text.encode()
+        for path in self._paths(name):
+            try:
+                self._storage.create(self.state.path(path), data, durable=self._durable)
+            except AlreadyThereError:
+                continue
+            self._written.append(path)
+            self._probe = self._probe or (self.state.path(path), data)
+            self._add(texts={name: TextEntry(path=path, text=text)})
+            return
+        raise self._name_taken(name)
+
+    @contextmanager
+    def create(self, name: str, *, expected_size: int = 0) -> Iterator[Sink]:
+        """Write a file of bytes under a name of its own, digested in the same pass."""
+        path = next(iter(self._paths(name)))
+        with self._storage.writer(
+            self.state.path(path), expected_size=expected_size, durable=self._durable
+        ) as raw:
+            # A storage that finds the name taken at the end must not have us remove a rival's.
+            sink = _DigestingSink(raw, expected_size)
+            yield sink
+        self._written.append(path)
+        self._add(files={name: FileEntry(path=path, digest=sink.digester.digest())})
+        tensors = self._index(CommittedFiles(self._storage, self.state, edits={}), name)
+        self._add(files={name: replace(self.state.manifest.files[name], tensors=tensors)})
+
+    def reuse(self, name: str, source: str, entry: FileEntry) -> None:
+        """Take over a file that the storage holds already, without moving its bytes."""
+        path = next(iter(self._paths(name)))
+        self._written.append(path)
+        self._storage.copy(source, self.state.path(path), durable=self._durable)
+        self._add(files={name: replace(entry, path=path)})
+
+    def expect(self, name: str, entry: FileEntry) -> None:
+        """Refuse a file just written whose SHA-256 is not the one that its source promised.
+
+        Raises:
+            CorruptionError: the chunks were right, and the whole was not.
+        """
+        found = self.state.manifest.files[name].digest.sha256
+        if found != entry.digest.sha256:
+            raise CorruptionError(
+                f"{name} has sha256 {found}, the source's manifest says {entry.digest.sha256}; "
+                "nothing was committed, verify the source"
+            )
+
+    def _paths(self, name: str) -> Iterator[str]:
+        plain_name(name, "the new checkpoint")
+        if name in _RESERVED:
+            raise ConflictError(f"{name} is the manifest's own name; choose another")
+        if self._plain and name not in self._taken:
+            yield name
+        path = PurePosixPath(name)
+        yield f"{path.stem}.{self._manifest.write_id}{path.suffix}"
+
+    def _add(self, **parts: Mapping[str, object]) -> None:
+        manifest = self.state.manifest
+        merged = {key: {**getattr(manifest, key), **new} for key, new in parts.items()}
+        self.state = Committed(self.state.folder, replace(manifest, **merged))  # type: ignore[arg-type]
+
+    def _name_taken(self, name: str) -> ConflictError:
+        return ConflictError(f"{name} cannot be created in {self._storage.location}: name taken")
+
+    # -- commit -------------------------------------------------------------------------
+
+    def commit(self) -> Committed:
+        """Create the manifest: from here on the state exists.
+
+        Raises:
+            ConflictError: another writer committed this state first; nothing of ours is left.
+            StorageError: with ``committed`` None where the outcome cannot be known.
+        """
+        self._check_age()
+        if self._durable:
+            self._storage.flush(self.state.folder)
+        honoured = self._create_only()
+        # From here on the manifest may exist, whatever interrupts this: the files go only after
+        # a definite refusal.
+        self._done = True
+        try:
+            self._storage.create(self._manifest_name, self._data(), durable=self._durable)
+        except AlreadyThereError:
+            # After a retried request the manifest that is there may be our own.
+            self._settle(self._read_back())
+        except UnknownOutcomeError as error:
+            self._settle_unknown(error)
+        except StorageError:
+            self.abandon()
+            raise
+        if not honoured:
+            self._settle(self._read_back())
+        return self.state
+
+    def replace(self, existing: Committed) -> Committed:
+        """Put the manifest in place of an older one of the same step, in one operation.
+
+        Raises:
+            ConflictError: somebody else changed it since ``existing`` was read.
+            UnsupportedError: the storage cannot; nothing was changed.
+        """
+        self._check_age()
+        if self._durable:
+            self._storage.flush(self.state.folder)
+        expected = self._storage.read(self._manifest_name)
+        same = Manifest.from_json(expected, self._manifest_name).write_id
+        if same != existing.manifest.write_id or not self._storage.swap(
+            self._manifest_name, expected, self._data(), durable=self._durable
+        ):
+            raise self._conflict()
+        self._done = True
+        return self.state
+
+    def abandon(self) -> None:
+        """Remove what this attempt wrote; nothing of it was committed."""
+        self._done = True
+        for path in self._written:
+            try:
+                self._storage.delete(self.state.path(path))
+            except CkptstoreError as error:
+                log.warning("left behind: %s in %s (%s)", path, self._storage.location, error)
+
+    @property
+    def _manifest_name(self) -> str:
+        return self.state.path(MANIFEST)
+
+    def _data(self) -> bytes:
+        return self.state.manifest.to_json().encode()
+
+    def _check_age(self) -> None:
+        age = time.monotonic() - self._started
+        if age > _LONGEST:
+            raise StorageError(
+                f"this save of {self._storage.location} took {age / 3600:.0f} hours, and after "
+                "twelve its files may be cleaned up; nothing was committed, save again"
+            )
+
+    def _create_only(self) -> bool:
+        if self._probe is not None:
+            return self._storage.create_only(*self._probe)
+        name, data = self.state.path(f"probe.{self._manifest.write_id}"), b"{}\n"
+        self._storage.create(name, data, durable=False)
+        try:
+            return self._storage.create_only(name, data)
+        finally:
+            self._storage.delete(name)
+
+    def _read_back(self) -> Manifest | None:
+        return read_manifest(self._storage, self.state.folder)
+
+    def _settle(self, found: Manifest | None) -> None:
+        if found is None or found.write_id != self._manifest.write_id:
+            self.abandon()
+            raise self._conflict()
+
+    def _settle_unknown(self, error: UnknownOutcomeError) -> None:
+        try:
+            found = self._read_back()
+        except CkptstoreError:
+            found = None
+        if found is None:
+            raise StorageError(
+                f"{error}; whether the save was committed is not known: open "
+                f"{self._storage.location} to see, and save again",
+                committed=None,
+            ) from error
+        self._settle(found)
+
+    def _conflict(self) -> ConflictError:
+        what = f"step {self._manifest.step}"
+        if self._manifest.generation is not None:
+            what = f"generation {self._manifest.generation}"
+        return ConflictError(
+            f"{what} of {self._storage.location} was committed by another writer meanwhile; "
+            "nothing of this save is left, open what is there and decide"
+        )

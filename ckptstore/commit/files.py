@@ -1,0 +1,186 @@
+"""The files of one state, pinned: what `Files` promises to formats, kept here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import BinaryIO, cast
+
+from ckptstore.commit.layout import Committed, read_manifest
+from ckptstore.commit.proved import open_plain, open_proved
+from ckptstore.errors import CkptstoreError, CorruptionError, NotFoundError, SupersededError
+from ckptstore.formats.base import Files
+from ckptstore.manifest import MANIFEST, Manifest
+from ckptstore.storage.base import Listing, Storage
+
+__all__ = ["CommittedFiles", "PlainFiles", "read_text"]
+
+_MOST_TEXT = 64 * 2**20
+
+
+def read_text(storage: Storage, name: str) -> str:
+    """Return a JSON file's text.
+
+    Raises:
+        NotFoundError: there is no such file.
+        CorruptionError: it is not UTF-8, or larger than 64 MiB.
+    """
+    data = storage.read(name, limit=_MOST_TEXT + 1)
+    if len(data) > _MOST_TEXT:
+        raise CorruptionError(
+            f"{name} in {storage.location} is larger than {_MOST_TEXT // 2**20} MiB; not read"
+        )
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorruptionError(
+            f"{name} in {storage.location} is not UTF-8: {error.reason} at byte {error.start}; "
+            "save it as UTF-8, or restore it from a good copy"
+        ) from error
+
+
+class PlainFiles(Files):
+    """Files that never had a manifest: a folder, or one file of it. Called "not verified"."""
+
+    manifest = None
+
+    def __init__(self, storage: Storage, names: tuple[str, ...]) -> None:
+        self.location = storage.location
+        self._storage = storage
+        self._names = tuple(sorted(names))
+
+    def names(self) -> tuple[str, ...]:
+        """Return the plain names of the files, sorted."""
+        return self._names
+
+    def text(self, name: str) -> str:
+        """Return a JSON file's text."""
+        return read_text(self._storage, self._known(name))
+
+    def size(self, name: str) -> int:
+        """Return a file's size in bytes."""
+        entry = self._storage.entry(self._known(name))
+        if entry is None:
+            raise NotFoundError(f"{name} in {self.location} is gone")
+        return entry.size
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file of bytes, which come as they are."""
+        return cast(BinaryIO, open_plain(self._storage.open(self._known(name))))
+
+    def _known(self, name: str) -> str:
+        if name not in self._names:
+            raise NotFoundError(
+                f"no {name} in {self.location}; it holds {', '.join(self._names) or 'no files'}"
+            )
+        return name
+
+
+class CommittedFiles(Files):
+    """The files of a committed state; the manifest is the truth, each byte is proved by it.
+
+    Args:
+        storage: where.
+        state: which; its folder is empty for a folder of plain files with a manifest beside
+            them, such as a copy of a view.
+        edits: plain name to text of the JSON files that somebody edited by hand.
+        present: in a folder of plain files, what is there.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        state: Committed,
+        *,
+        edits: Mapping[str, str],
+        present: Listing | None = None,
+    ) -> None:
+        self.location = storage.location
+        self.manifest: Manifest = state.manifest
+        self.state = state
+        self.edits = dict(edits)
+        self._storage = storage
+        self._present = present
+
+    def names(self) -> tuple[str, ...]:
+        """Return the plain names of the files that are there, sorted."""
+        names = sorted({*self.manifest.texts, *self.manifest.files})
+        if self._present is None:
+            return tuple(names)
+        return tuple(name for name in names if self.path(name) in self._present.files)
+
+    def text(self, name: str) -> str:
+        """Return a JSON file's text, the hand edit where there is one."""
+        if name in self.edits:
+            return self.edits[name]
+        if name not in self.manifest.texts:
+            raise NotFoundError(f"no {name} in {self.location}")
+        return self.manifest.texts[name].text
+
+    def size(self, name: str) -> int:
+        """Return a file's size in bytes."""
+        if name in self.manifest.files:
+            return self.manifest.files[name].digest.size
+        return len(self.text(name).encode())
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file of bytes; every byte is proved before it is handed out (G4)."""
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            held = ", ".join(self.manifest.files) or "none"
+            raise NotFoundError(f"no {name} in {self.location}; its files of bytes: {held}")
+        try:
+            reader = self._storage.open(self.path(name))
+        except NotFoundError as error:
+            raise self._absent(name) from error
+        return cast(
+            BinaryIO, open_proved(reader, entry.digest, lambda found: self._fault(name, found))
+        )
+
+    def stored_text(self, name: str) -> str:
+        """Return a JSON file's text as the file itself has it, which nothing else depends on.
+
+        Raises:
+            NotFoundError: the file is gone, though the manifest has its text.
+        """
+        try:
+            return read_text(self._storage, self.path(name))
+        except NotFoundError as error:
+            raise self._absent(name) from error
+
+    def path(self, name: str) -> str:
+        """Return the name in the storage that holds a file."""
+        texts, files = self.manifest.texts, self.manifest.files
+        own = texts[name].path if name in texts else files[name].path
+        if self._present is not None and own not in self._present.files:
+            own = name
+        return self.state.path(own)
+
+    def superseded(self) -> SupersededError | None:
+        """Return the error to raise where this state is gone by now, else None."""
+        if not self.state.folder:
+            return None
+        again = read_manifest(self._storage, self.state.folder)
+        if again is not None and again.write_id == self.manifest.write_id:
+            return None
+        what = f"step {self.manifest.step}"
+        if self.manifest.generation is not None:
+            what = f"generation {self.manifest.generation}"
+        return SupersededError(
+            f"{what} of {self.location} was replaced or removed since it was opened; "
+            "open the location again"
+        )
+
+    def _absent(self, name: str) -> CkptstoreError:
+        return self.superseded() or NotFoundError(
+            f"{name} is listed in {MANIFEST} of {self.location}, and is not there; "
+            "copy it from where this checkpoint came from"
+        )
+
+    def _fault(self, name: str, found: str) -> CkptstoreError:
+        gone = self.superseded()
+        if gone is not None:
+            return gone
+        cure = f"restore it with ckptstore sync GOOD_COPY {self.location}"
+        if self.manifest.generation is not None:
+            cure += ", or adopt what is there with ckptstore doctor --adopt"
+        return CorruptionError(f"{name} in {self.location} is damaged: {found}; {cure}")

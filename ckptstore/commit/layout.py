@@ -1,0 +1,148 @@
+"""Where states lie below a location, and which of them are committed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ckptstore.errors import ConflictError, CorruptionError, NotFoundError
+from ckptstore.manifest import MANIFEST, Manifest, parse_json
+from ckptstore.storage.base import Storage
+
+__all__ = [
+    "GENERATIONS",
+    "Committed",
+    "generation_folder",
+    "generations",
+    "newest",
+    "newest_generation",
+    "read_manifest",
+    "step_folder",
+    "step_named",
+    "steps",
+]
+
+GENERATIONS = ".ckptstore"
+STEP = "step-"
+_TRIES = 10
+_MOST_MANIFEST = 256 * 2**20
+_NUMBER = re.compile(r"\d{8,18}")
+
+
+@dataclass(frozen=True)
+class Committed:
+    """One committed state: the folder that holds it, and its manifest."""
+
+    folder: str
+    manifest: Manifest
+
+    def path(self, name: str) -> str:
+        """Return the name in the storage of a file of this state, by its own name."""
+        return f"{self.folder}/{name}" if self.folder else name
+
+
+def generation_folder(number: int) -> str:
+    """Return the folder of a generation."""
+    return f"{GENERATIONS}/{number:08d}"
+
+
+def step_folder(step: int) -> str:
+    """Return the folder of a step of a history."""
+    return f"{STEP}{step:08d}"
+
+
+def generations(storage: Storage) -> tuple[int, ...]:
+    """Return the committed generations, ascending."""
+    return _numbers(storage.holding(GENERATIONS, "", MANIFEST), "")
+
+
+def steps(storage: Storage) -> tuple[int, ...]:
+    """Return the committed steps of a history, ascending."""
+    return _numbers(storage.holding("", STEP, MANIFEST), STEP)
+
+
+def read_manifest(storage: Storage, folder: str) -> Manifest | None:
+    """Return the manifest in a folder, or None where there is none of ours.
+
+    Raises:
+        CorruptionError: it is malformed, or belongs to another folder.
+    """
+    name = f"{folder}/{MANIFEST}" if folder else MANIFEST
+    where = f"{name} in {storage.location}"
+    try:
+        data = storage.read(name, limit=_MOST_MANIFEST + 1)
+    except NotFoundError:
+        return None
+    if len(data) > _MOST_MANIFEST:
+        raise CorruptionError(f"{where} is larger than {_MOST_MANIFEST} bytes; not read")
+    if not folder and "ckptstore" not in parse_json(data, where):
+        return None  # Among a person's own files, another program's manifest.json.
+    manifest = Manifest.from_json(data, where)
+    expected = {
+        generation_folder(manifest.generation or 0),
+        step_folder(manifest.step or 0),
+    }
+    if folder and folder not in expected:
+        raise CorruptionError(
+            f"{where} is that of generation {manifest.generation}, step {manifest.step}; "
+            "move the folder back to where it was"
+        )
+    return manifest
+
+
+def newest_generation(storage: Storage) -> Committed | None:
+    """Return the newest committed generation, or None where nothing was committed."""
+    return _newest(storage, generations, generation_folder)
+
+
+def newest(storage: Storage) -> Committed | None:
+    """Return the newest committed state: of a generation and a step the higher training step."""
+    folders = storage.list("").folders
+    single = newest_generation(storage) if GENERATIONS in folders else None
+    last = None
+    if any(folder.startswith(STEP) for folder in folders):
+        last = _newest(storage, steps, step_folder)
+    if single is None or last is None:
+        return single or last
+    return single if (single.manifest.step or 0) > (last.manifest.step or 0) else last
+
+
+def step_named(storage: Storage, step: int) -> Committed:
+    """Return the committed state of a training step.
+
+    Raises:
+        NotFoundError: there is none; the message names those that there are.
+    """
+    manifest = read_manifest(storage, step_folder(step))
+    if manifest is not None:
+        return Committed(step_folder(step), manifest)
+    single = newest_generation(storage)
+    if single is not None and single.manifest.step == step:
+        return single
+    known = sorted({*steps(storage), *([single.manifest.step or 0] if single else [])})
+    listed = ", ".join(map(str, known[-20:])) or "none"
+    raise NotFoundError(
+        f"no checkpoint at step {step} in {storage.location}; committed steps: {listed}"
+    )
+
+
+def _newest(
+    storage: Storage,
+    numbers: Callable[[Storage], tuple[int, ...]],
+    folder: Callable[[int], str],
+) -> Committed | None:
+    for _ in range(_TRIES):
+        found = numbers(storage)
+        if not found:
+            return None
+        manifest = read_manifest(storage, folder(found[-1]))
+        if manifest is not None:
+            return Committed(folder(found[-1]), manifest)
+        # It was replaced by a newer one between the two looks: look again.
+    raise ConflictError(f"{storage.location} changes faster than it can be read; try again")
+
+
+def _numbers(folders: tuple[str, ...], prefix: str) -> tuple[int, ...]:
+    names = (folder[len(prefix) :] for folder in folders)
+    return tuple(sorted(int(name) for name in names if _NUMBER.fullmatch(name)))

@@ -1,0 +1,165 @@
+"""A file object whose bytes are proved before they are handed out (G4)."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Callable
+
+from ckptstore.digests import ALGORITHM, Digest, checksum
+from ckptstore.errors import CkptstoreError, UnsupportedError
+from ckptstore.storage.base import RangeReader
+
+__all__ = ["BlockFile", "open_plain", "open_proved"]
+
+# What is read at once straight into the caller's memory. It bounds nothing but the time until
+# damage is found.
+_SPAN = 64 * 2**20
+_PLAIN_BLOCK = 64 * 2**10
+_KEPT_BLOCKS = 4
+
+Fault = Callable[[str], CkptstoreError]
+
+
+class BlockFile(io.RawIOBase):
+    """A file of a storage, read in blocks; each block passes a check before it is seen.
+
+    Whole blocks land straight in the caller's memory; parts of blocks come from the last few
+    that were read, so that the many small reads of a zip directory cost one request.
+    """
+
+    def __init__(
+        self,
+        reader: RangeReader,
+        *,
+        block_size: int,
+        check: Callable[[int, memoryview], None] | None,
+    ) -> None:
+        super().__init__()
+        self._reader = reader
+        self._block_size = block_size
+        self._check = check
+        self._at = 0
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return self._reader.size
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position of the next read."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move to a position and return it."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
+        if start + offset < 0:
+            raise ValueError(f"cannot seek to {start + offset}")
+        self._at = start + offset
+        return self._at
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        """Fill the buffer as far as the file goes, and return how many bytes that is."""
+        target = memoryview(buffer).cast("B")
+        target = target[: max(0, min(len(target), self.size - self._at))]
+        done = 0
+        while done < len(target):
+            done += self._read_some(target[done:])
+        return done
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to ``size`` bytes, or all that are left."""
+        left = max(0, self.size - self._at)
+        buffer = bytearray(left if size is None or size < 0 else min(size, left))
+        self.readinto(buffer)
+        return bytes(buffer)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if not self.closed:
+            self._kept.clear()
+            self._reader.close()
+        super().close()
+
+    def _read_some(self, target: memoryview) -> int:
+        index, within = divmod(self._at, self._block_size)
+        whole = self._whole_blocks(len(target)) if within == 0 else 0
+        if whole:
+            part = target[:whole]
+            self._reader.readinto(self._at, part)
+            self._check_blocks(index, part)
+        else:
+            block = memoryview(self._block(index))[within:]
+            part = target[: len(block)]
+            part[:] = block[: len(part)]
+        self._at += len(part)
+        return len(part)
+
+    def _whole_blocks(self, wanted: int) -> int:
+        wanted = min(wanted, max(_SPAN, self._block_size))
+        if self._at + wanted == self.size:
+            return wanted
+        return wanted - wanted % self._block_size
+
+    def _block(self, index: int) -> bytes:
+        if index in self._kept:
+            self._kept.move_to_end(index)
+            return self._kept[index]
+        start = index * self._block_size
+        block = bytearray(min(self._block_size, self.size - start))
+        self._reader.readinto(start, memoryview(block))
+        self._check_blocks(index, memoryview(block))
+        self._kept[index] = bytes(block)
+        while len(self._kept) > _KEPT_BLOCKS:
+            self._kept.popitem(last=False)
+        return self._kept[index]
+
+    def _check_blocks(self, first: int, data: memoryview) -> None:
+        if self._check is not None:
+            for number, start in enumerate(range(0, len(data), self._block_size)):
+                self._check(first + number, data[start : start + self._block_size])
+
+
+def open_plain(reader: RangeReader) -> BlockFile:
+    """Return a file object over bytes that nothing is known of."""
+    return BlockFile(reader, block_size=_PLAIN_BLOCK, check=None)
+
+
+def open_proved(reader: RangeReader, digest: Digest, fault: Fault) -> BlockFile:
+    """Return a file object that hands out only bytes whose chunk checksum is the digest's.
+
+    Args:
+        reader: the bytes.
+        digest: what they have to be.
+        fault: makes the error to raise of a sentence about what was found.
+
+    Raises:
+        CorruptionError: what ``fault`` makes where the size differs.
+        UnsupportedError: the checksums are of an algorithm that this version does not have.
+    """
+    if digest.algorithm != ALGORITHM:
+        raise UnsupportedError(
+            f"its chunks are proved by {digest.algorithm!r}, this ckptstore knows {ALGORITHM!r}; "
+            "install a newer ckptstore"
+        )
+    if reader.size != digest.size:
+        raise fault(f"it has {reader.size} bytes, the manifest says {digest.size}")
+
+    def check(index: int, data: memoryview) -> None:
+        found = checksum(data)
+        if found != digest.checksums[index]:
+            raise fault(
+                f"chunk {index} is {digest.algorithm}:{found}, "
+                f"the manifest says {digest.algorithm}:{digest.checksums[index]}"
+            )
+
+    return BlockFile(reader, block_size=digest.chunk_size, check=check)

@@ -1,0 +1,127 @@
+"""What `doctor` does: complete what was cut off, and settle what a person changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptstore.commit.files import read_text
+from ckptstore.commit.layout import newest_generation
+from ckptstore.commit.remove import leftover_generations, old_step_leftovers, remove_folder
+from ckptstore.commit.save import Index, Save, save_generation
+from ckptstore.commit.view import put_back, replaced_error, replaced_files, show, stale
+from ckptstore.errors import NotFoundError
+from ckptstore.formats.base import NewFiles
+from ckptstore.storage.base import Storage
+
+__all__ = ["adopt_view", "repair"]
+
+_DAY = 86_400.0
+_PIECE = 8 * 2**20
+
+
+def repair(
+    storage: Storage, *, restore: bool = False, dry_run: bool = False, small_view: bool = False
+) -> tuple[str, ...]:
+    """Refresh a view that is behind, and remove leftovers that can no longer count.
+
+    Args:
+        restore: put the newest generation's files back where somebody replaced them.
+        dry_run: only say what would be done.
+        small_view: whether the view holds JSON and manifest only.
+
+    Returns:
+        What was done, a line each.
+
+    Raises:
+        ConflictError: somebody replaced a file in the view, and ``restore`` was not asked for.
+    """
+    view = _repair_view(storage, restore=restore, dry_run=dry_run, small=small_view)
+    return (*view, *_remove_leftovers(storage, dry_run=dry_run))
+
+
+def adopt_view(
+    storage: Storage,
+    index: Index,
+    *,
+    durable: bool = True,
+    small_view: bool = False,
+    dry_run: bool = False,
+) -> tuple[str, ...]:
+    """Commit the view's files as they are now as a new generation; return what was done.
+
+    Args:
+        index: reads the tensor index of a file just written, and refuses what is not safe.
+
+    Raises:
+        NotFoundError: there is no generation, or the view has no files.
+        UnsafeError: a file in the view holds more than tensors.
+    """
+    state = newest_generation(storage)
+    if state is None:
+        raise NotFoundError(
+            f"{storage.location} has no generation; plain files need no adopting, open them"
+        )
+    there = storage.list("").files
+    names = [name for name in state.manifest.files if name in there]
+    if not names:
+        raise NotFoundError(f"the view of {storage.location} holds none of the checkpoint's files")
+
+    def write(files: NewFiles) -> None:
+        for name in state.manifest.texts:
+            if name in there:
+                files.write_text(name, read_text(storage, name))
+        for name in names:
+            _copy(storage, name, files)
+
+    if dry_run:
+        return (f"would commit the view as a new generation: {', '.join(names)}",)
+    save = Save(
+        write=write,
+        index=index,
+        format=state.manifest.format,
+        step=state.manifest.step,
+        metrics=state.manifest.metrics,
+        fingerprint=state.manifest.fingerprint,
+        durable=durable,
+        small_view=small_view,
+    )
+    new = save_generation(storage, save, over_view=True)
+    return (f"committed the view as generation {new.manifest.generation}: {', '.join(names)}",)
+
+
+def _copy(storage: Storage, name: str, files: NewFiles) -> None:
+    buffer = memoryview(bytearray(_PIECE))
+    with storage.open(name) as reader, files.create(name, expected_size=reader.size) as sink:
+        for start in range(0, reader.size, _PIECE):
+            piece = buffer[: min(_PIECE, reader.size - start)]
+            reader.readinto(start, piece)
+            sink.write(piece)
+
+
+def _repair_view(storage: Storage, *, restore: bool, dry_run: bool, small: bool) -> Iterator[str]:
+    state = newest_generation(storage)
+    if state is None:
+        return
+    number = state.manifest.generation
+    replaced = replaced_files(storage, state)
+    if replaced and not restore:
+        raise replaced_error(storage, replaced)
+    if replaced:
+        if not dry_run:
+            put_back(storage, state, replaced)
+        yield f"put {', '.join(replaced)} of generation {number} back into the view"
+    elif stale(storage, state, small=small):
+        if not dry_run:
+            show(storage, state, small=small, durable=True)
+        yield f"refreshed the view to generation {number}"
+
+
+def _remove_leftovers(storage: Storage, *, dry_run: bool) -> Iterator[str]:
+    folders = (
+        *leftover_generations(storage),
+        *old_step_leftovers(storage, older_than=_DAY),
+    )
+    for folder in folders:
+        if not dry_run:
+            remove_folder(storage, folder)
+        yield f"removed the leftover {folder}"

@@ -1,0 +1,187 @@
+"""Saving one state: write, commit, show, retain."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ckptstore.commit.attempt import Attempt, Index, Rehearsal, draft
+from ckptstore.commit.layout import (
+    Committed,
+    generation_folder,
+    newest_generation,
+    read_manifest,
+    step_folder,
+    steps,
+)
+from ckptstore.commit.remove import remove_older, remove_state
+from ckptstore.commit.view import check_replaced, show
+from ckptstore.errors import CkptstoreError, ConflictError, UnsupportedError
+from ckptstore.formats.base import NewFiles
+from ckptstore.manifest import Manifest
+from ckptstore.storage.base import Storage
+
+__all__ = ["Index", "Save", "publish", "save_generation", "save_step"]
+
+log = logging.getLogger(__name__)
+
+_REMEMBERED = 64
+
+
+@dataclass(frozen=True)
+class Save:
+    """What is to be saved, and how.
+
+    Attributes:
+        write: writes the files; called once, or twice where a step is there already.
+        index: reads the tensor index of a file just written.
+        format: the name of the layout.
+        step: finished optimizer steps.
+        metrics: what was measured of the model.
+        fingerprint: of the tokenizer's vocabulary.
+        durable: whether it must survive a loss of power.
+        small_view: whether the view holds JSON and manifest only.
+    """
+
+    write: Callable[[NewFiles], None]
+    index: Index
+    format: str = "bundle"
+    step: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    fingerprint: str | None = None
+    durable: bool = True
+    small_view: bool = False
+
+    def manifest(self, generation: int | None, base: Manifest | None = None) -> Manifest:
+        """Return the manifest to start from."""
+        return draft(
+            format=self.format,
+            generation=generation,
+            step=self.step,
+            metrics=self.metrics,
+            fingerprint=self.fingerprint,
+            earlier={} if base is None else _earlier(base),
+        )
+
+    def attempt(self, storage: Storage, folder: str, manifest: Manifest) -> Attempt:
+        """Return the write itself."""
+        return Attempt(storage, folder, manifest, index=self.index, durable=self.durable)
+
+
+def save_generation(storage: Storage, save: Save, *, over_view: bool = False) -> Committed:
+    """Save the next generation of a single checkpoint, show it, and remove the older ones.
+
+    Guarantee: whole or absent (G2); of several writers of one generation one commits (G7).
+
+    Args:
+        storage: where.
+        save: what.
+        over_view: replace files of bytes that a person put into the view.
+
+    Raises:
+        ConflictError: another writer was first, a person's file stands in the view, or the
+            location is a history.
+    """
+    base = newest_generation(storage)
+    if base is None and steps(storage):
+        raise ConflictError(
+            f"{storage.location} is a history of steps; save to it with "
+            "ckptstore.Store(location, keep=ckptstore.Keep(...)), or choose another location"
+        )
+    if base is not None and not over_view:
+        check_replaced(storage, base)
+    number = 1 if base is None else (base.manifest.generation or 0) + 1
+    manifest = save.manifest(number, base.manifest if base else None)
+    with save.attempt(storage, generation_folder(number), manifest) as attempt:
+        save.write(attempt)
+        state = attempt.commit()
+    _withdraw_if_late(storage, state)
+    return publish(storage, state, small_view=save.small_view, durable=save.durable)
+
+
+def publish(storage: Storage, state: Committed, *, small_view: bool, durable: bool) -> Committed:
+    """Refresh the view and remove older generations; what fails here is done by the next save."""
+    try:
+        shown = show(storage, state, small=small_view, durable=durable)
+        remove_older(storage, shown.manifest.generation or 0)
+    except CkptstoreError as error:
+        log.warning(
+            "generation %s of %s is committed, but its view or its forerunners were not "
+            "brought up to date: %s",
+            state.manifest.generation,
+            storage.location,
+            error,
+        )
+    return state
+
+
+def save_step(storage: Storage, save: Save, *, overwrite: bool) -> Committed:
+    """Save a step of a history.
+
+    Saved again with the same content it changes nothing; with other content it is refused, or
+    with ``overwrite`` replaces the step in one operation.
+
+    Raises:
+        ConflictError: the step is there with other content, or another writer was first.
+        UnsupportedError: no step was given, or the storage cannot replace in one operation.
+    """
+    if save.step is None:
+        raise UnsupportedError(
+            f"{storage.location} is a history, and its checkpoints are known by their steps; "
+            "pass step="
+        )
+    folder = step_folder(save.step)
+    existing = read_manifest(storage, folder)
+    if existing is not None:
+        rehearsal = Rehearsal(save.manifest(None))
+        save.write(rehearsal)
+        if rehearsal.manifest.same_content(existing):
+            return Committed(folder, existing)
+        if not overwrite:
+            raise ConflictError(
+                f"step {save.step} is in {storage.location} already, with other content; "
+                "pass overwrite=True to replace it, or go back with Store(...).rewind(step)"
+            )
+    with save.attempt(storage, folder, save.manifest(None)) as attempt:
+        save.write(attempt)
+        if existing is None:
+            return attempt.commit()
+        old = Committed(folder, existing)
+        state = attempt.replace(old)
+    _remove_replaced(storage, old, state)
+    return state
+
+
+def _withdraw_if_late(storage: Storage, state: Committed) -> None:
+    top = newest_generation(storage)
+    number = state.manifest.generation or 0
+    if top is not None and (top.manifest.generation or 0) > number:
+        remove_state(storage, state)
+        raise ConflictError(
+            f"generation {number} of {storage.location} came too late: generation "
+            f"{top.manifest.generation} was committed meanwhile; nothing of this save is left, "
+            "open what is there and decide"
+        )
+
+
+def _remove_replaced(storage: Storage, old: Committed, new: Committed) -> None:
+    kept = set(new.manifest.paths())
+    for path in old.manifest.paths():
+        if path not in kept:
+            try:
+                storage.delete(old.path(path))
+            except CkptstoreError as error:
+                log.warning("left behind: %s in %s (%s)", path, storage.location, error)
+
+
+def _earlier(base: Manifest) -> dict[str, tuple[str, ...]]:
+    names = {*base.earlier, *base.texts}
+    earlier = {}
+    for name in names:
+        digests = list(base.earlier.get(name, ()))
+        if name in base.texts:
+            own = base.texts[name].sha256
+            digests = [*(d for d in digests if d != own), own]
+        earlier[name] = tuple(digests[-_REMEMBERED:])
+    return earlier

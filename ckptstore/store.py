@@ -1,0 +1,332 @@
+"""A store: what one saves into."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ckptstore import checkpoint as _checkpoint
+from ckptstore import plugins, storage
+from ckptstore.background import Background
+from ckptstore.checkpoint import Checkpoint, Location, open_state
+from ckptstore.commit.layout import Committed, generations, read_manifest, step_folder, steps
+from ckptstore.commit.remove import remove_everything, remove_state
+from ckptstore.commit.repair import adopt_view, repair
+from ckptstore.commit.save import save_generation, save_step
+from ckptstore.errors import CkptstoreError, NotFoundError
+from ckptstore.formats.base import Contents
+from ckptstore.keep import Keep
+from ckptstore.saving import contents_of, index, save_of
+from ckptstore.tokenizers.base import Tokenizer
+
+__all__ = ["Keep", "Store", "save"]
+
+log = logging.getLogger(__name__)
+
+
+class Store:
+    """A location to save into and open from; a context manager that waits for saves under way.
+
+    Without ``keep`` it holds a single checkpoint, whose newest state is also there as plain files
+    (the view). With ``keep`` it holds a history: one bundle per step.
+
+    Args:
+        location: path or URL.
+        keep: makes it a history, and says which steps stay.
+        durable: whether a save that returned survives a loss of power (G3).
+        small_view: whether the view holds only JSON and the manifest, not the weights.
+        storage_options: what fsspec's filesystem takes.
+    """
+
+    def __init__(
+        self,
+        location: Location,
+        *,
+        keep: Keep | None = None,
+        durable: bool = True,
+        small_view: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.keep = keep
+        self._durable = durable
+        self._small_view = small_view
+        self._given = location
+        self._options = storage_options
+        self._storage = storage.connect(location, storage_options)
+        self._background = Background(self._commit)
+        self.location = self._storage.location
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Store {self.location!r}, keep={self.keep}>"
+
+    # -- saving -------------------------------------------------------------------------
+
+    def save(
+        self,
+        *,
+        model: Any,
+        config: Mapping[str, Any] | None = None,
+        tokenizer: Tokenizer | Mapping[str, Any] | None = None,
+        optimizer: Any = None,
+        step: int | None = None,
+        state: Mapping[str, Any] | None = None,
+        training_state: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        overwrite: bool = False,
+    ) -> Checkpoint:
+        """Save one checkpoint.
+
+        Guarantee: whole or absent, whatever dies in the middle (G2); durable when this returns
+        (G3); of several writers of one state one commits (G7).
+
+        Args:
+            model: a module, or its state dict.
+            config: the architecture; any JSON object.
+            tokenizer: a tokenizer, or its state.
+            optimizer: an optimizer, or its state dict.
+            step: finished optimizer steps; a history requires it.
+            state: further objects that have a state dict, or state dicts, by name.
+            training_state: further JSON fields for training_state.json, which stays under 1 KB.
+            metrics: numbers for `Keep(best=...)`.
+            overwrite: in a history, replace a step that is there with other content.
+
+        Returns:
+            A handle on what was committed.
+
+        Raises:
+            ConflictError: another writer was first, or the step is there with other content.
+            UnsupportedError: something cannot be saved, or not so that it loads safely.
+            UnsafeError: an object refers to more than tensors and plain data.
+            StorageError: the storage failed; its ``committed`` says whether the save counts.
+        """
+        contents = contents_of(
+            model=model,
+            config=config,
+            tokenizer=tokenizer,
+            optimizer=optimizer,
+            step=step,
+            state=state,
+            training_state=training_state,
+        )
+        self._background.wait()
+        return self._commit(contents, _fingerprint(tokenizer), metrics, overwrite)
+
+    def save_async(
+        self,
+        *,
+        model: Any,
+        config: Mapping[str, Any] | None = None,
+        tokenizer: Tokenizer | Mapping[str, Any] | None = None,
+        optimizer: Any = None,
+        step: int | None = None,
+        state: Mapping[str, Any] | None = None,
+        training_state: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        overwrite: bool = False,
+    ) -> Any:
+        """Save one checkpoint in the background.
+
+        Returns once the state was copied aside, so that training may go on and change it. At
+        most one save is under way: a second call waits for the first. A save that failed is
+        raised by its future, and by the next `save_async`, `save` or `close` if nobody asked
+        the future.
+
+        Args: as for `save`.
+
+        Returns:
+            A `concurrent.futures.Future` of the `Checkpoint`.
+        """
+        contents = contents_of(
+            model=model,
+            config=config,
+            tokenizer=tokenizer,
+            optimizer=optimizer,
+            step=step,
+            state=state,
+            training_state=training_state,
+        )
+        return self._background.submit(contents, _fingerprint(tokenizer), metrics, overwrite)
+
+    def prepare(self, *, model: Any = None, optimizer: Any = None) -> None:
+        """Make the memory ready into which `save_async` copies, so that its first call is quick.
+
+        Args:
+            model: a module, or its state dict, such as will be saved.
+            optimizer: an optimizer, or its state dict.
+        """
+        self._background.prepare(contents_of(model=model or {}, optimizer=optimizer))
+
+    def close(self) -> None:
+        """Wait for saves under way, and raise what failed and was not asked for."""
+        self._background.close()
+
+    # -- looking ------------------------------------------------------------------------
+
+    def open(self, step: int | None = None) -> Checkpoint:
+        """Open the newest checkpoint, or that of a step; see `ckptstore.open`."""
+        return _checkpoint.open(self._given, step=step, storage_options=self._options)
+
+    def steps(self) -> tuple[int, ...]:
+        """Return the committed steps of the history, ascending."""
+        return steps(self._storage)
+
+    def generations(self) -> tuple[int, ...]:
+        """Return the committed generations of the single checkpoint, ascending."""
+        return generations(self._storage)
+
+    # -- removing and mending -----------------------------------------------------------
+
+    def rewind(self, step: int) -> tuple[int, ...]:
+        """Go back to a step of the history: remove the later ones, and return which.
+
+        Raises:
+            NotFoundError: there is no such step; nothing was removed.
+        """
+        self._background.wait()
+        there = self.steps()
+        if step not in there:
+            listed = ", ".join(map(str, there[-20:])) or "none"
+            raise NotFoundError(
+                f"no checkpoint at step {step} in {self.location}; committed steps: {listed}"
+            )
+        later = tuple(known for known in there if known > step)
+        for known in reversed(later):
+            self._remove_step(known)
+        return later
+
+    def remove(self, step: int | None = None, *, dry_run: bool = False) -> tuple[str, ...]:
+        """Remove a step, or everything that was ever committed here; legacy files stay.
+
+        Args:
+            step: which step; all steps, generations and the view by default.
+            dry_run: only say what would go.
+
+        Returns:
+            The names that went, below the location.
+
+        Raises:
+            NotFoundError: there is no such step, or nothing of ours.
+        """
+        self._background.wait()
+        if step is None:
+            return remove_everything(self._storage, dry_run=dry_run)
+        if step not in self.steps():
+            raise NotFoundError(f"no checkpoint at step {step} in {self.location}")
+        if not dry_run:
+            self._remove_step(step)
+        return (step_folder(step),)
+
+    def repair(
+        self, *, adopt: bool = False, restore: bool = False, dry_run: bool = False
+    ) -> tuple[str, ...]:
+        """Complete what was cut off: refresh the view, remove leftovers.
+
+        Args:
+            adopt: commit the view's files, replaced by hand, as a new generation.
+            restore: put the newest generation's files back in place of them.
+            dry_run: only say what would be done.
+
+        Returns:
+            What was done, a line each.
+        """
+        if adopt:
+            return adopt_view(
+                self._storage,
+                index,
+                durable=self._durable,
+                small_view=self._small_view,
+                dry_run=dry_run,
+            )
+        return repair(self._storage, restore=restore, dry_run=dry_run, small_view=self._small_view)
+
+    # -- inside -------------------------------------------------------------------------
+
+    def _commit(
+        self,
+        contents: Contents,
+        fingerprint: str | None,
+        metrics: Mapping[str, float] | None,
+        overwrite: bool,
+    ) -> Checkpoint:
+        what = save_of(
+            contents,
+            plugins.format_named("bundle"),
+            fingerprint=fingerprint,
+            metrics=metrics,
+            durable=self._durable,
+            small_view=self._small_view,
+        )
+        if self.keep is None:
+            return open_state(self._storage, save_generation(self._storage, what))
+        state = save_step(self._storage, what, overwrite=overwrite)
+        try:
+            self._retain(self.keep, state)
+        except CkptstoreError as error:
+            log.warning("step %s is committed, older ones were not removed: %s", what.step, error)
+        return open_state(self._storage, state)
+
+    def _retain(self, keep: Keep, saved: Committed) -> None:
+        if keep.everything:
+            return
+        folders = [step_folder(step) for step in self.steps()]
+        found = [(folder, read_manifest(self._storage, folder)) for folder in folders]
+        states = [Committed(folder, manifest) for folder, manifest in found if manifest]
+        stay = keep.kept([state.manifest for state in states])
+        for state in states:
+            if state.manifest.step not in stay and state.folder != saved.folder:
+                remove_state(self._storage, state)
+
+    def _remove_step(self, step: int) -> None:
+        folder = step_folder(step)
+        manifest = read_manifest(self._storage, folder)
+        if manifest is not None:
+            remove_state(self._storage, Committed(folder, manifest))
+
+
+def save(
+    location: Location,
+    *,
+    model: Any,
+    config: Mapping[str, Any] | None = None,
+    tokenizer: Tokenizer | Mapping[str, Any] | None = None,
+    optimizer: Any = None,
+    step: int | None = None,
+    state: Mapping[str, Any] | None = None,
+    training_state: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    overwrite: bool = False,
+    durable: bool = True,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """Save a single checkpoint: the next generation of what is at a location.
+
+    The same as ``Store(location).save(...)``; see `Store.save` for guarantees and arguments.
+
+    Args:
+        location: path or URL.
+        durable: whether it survives a loss of power when this returns (G3).
+        storage_options: what fsspec's filesystem takes.
+    """
+    with Store(location, durable=durable, storage_options=storage_options) as store:
+        return store.save(
+            model=model,
+            config=config,
+            tokenizer=tokenizer,
+            optimizer=optimizer,
+            step=step,
+            state=state,
+            training_state=training_state,
+            metrics=metrics,
+            overwrite=overwrite,
+        )
+
+
+def _fingerprint(tokenizer: Tokenizer | Mapping[str, Any] | None) -> str | None:
+    return tokenizer.fingerprint() if isinstance(tokenizer, Tokenizer) else None
