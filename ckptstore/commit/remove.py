@@ -19,11 +19,13 @@ from ckptstore.commit.view import check_replaced, view_manifest
 from ckptstore.errors import NotFoundError
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage.base import Storage
+from ckptstore.storage.names import TEMPORARY
 
 __all__ = [
     "clean_generations",
     "leftover_generations",
     "old_step_leftovers",
+    "old_temporaries",
     "remove_everything",
     "remove_folder",
     "remove_older",
@@ -139,6 +141,19 @@ def old_step_leftovers(storage: Storage, *, older_than: float) -> tuple[str, ...
             if all(entry.modified < oldest for entry in files):
                 found.append(folder)
     return tuple(found)
+
+
+def old_temporaries(storage: Storage, *, older_than: float) -> tuple[str, ...]:
+    """Return the temporary files at the top and in the steps that a killed writer left there."""
+    oldest = time.time() - older_than
+    folders = [folder for folder in storage.list("").folders if folder.startswith(STEP)]
+    found = [
+        entry
+        for folder in ("", *folders)
+        for name, entry in storage.list(folder).files.items()
+        if name.startswith(TEMPORARY)
+    ]
+    return tuple(entry.name for entry in found if entry.modified < oldest)
 
 
 def _each(

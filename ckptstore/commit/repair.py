@@ -6,7 +6,12 @@ from collections.abc import Iterator
 
 from ckptstore.commit.files import read_text
 from ckptstore.commit.layout import newest_generation
-from ckptstore.commit.remove import leftover_generations, old_step_leftovers, remove_folder
+from ckptstore.commit.remove import (
+    leftover_generations,
+    old_step_leftovers,
+    old_temporaries,
+    remove_folder,
+)
 from ckptstore.commit.save import Index, Save, save_generation
 from ckptstore.commit.view import put_back, replaced_error, replaced_files, show, stale
 from ckptstore.errors import NotFoundError
@@ -125,3 +130,7 @@ def _remove_leftovers(storage: Storage, *, dry_run: bool) -> Iterator[str]:
         if not dry_run:
             remove_folder(storage, folder)
         yield f"removed the leftover {folder}"
+    for name in old_temporaries(storage, older_than=_DAY):
+        if not dry_run:
+            storage.delete(name)
+        yield f"removed the temporary {name}"

@@ -1,0 +1,209 @@
+"""G2: a writer that dies before or after any of its operations leaves a whole state."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ckptstore.commit.files import CommittedFiles
+from ckptstore.commit.layout import Committed, newest
+from ckptstore.commit.remove import remove_everything, remove_older
+from ckptstore.commit.repair import repair
+from ckptstore.commit.save import save_generation, save_step
+from ckptstore.commit.view import hand_edits
+from ckptstore.storage import connect
+from ckptstore.storage.base import Storage
+
+
+class Killed(BaseException):
+    """The process is gone: nothing that would run after this runs."""
+
+
+class Dying:
+    """A storage whose process dies before or after its k-th operation, and does nothing more."""
+
+    def __init__(self, storage: Storage, last: int, *, after: bool) -> None:
+        self._storage = storage
+        self._left = last
+        self._after = after
+        self._dead = False
+        self.location = storage.location
+        self.content_versions = storage.content_versions
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        operation = getattr(self._storage, name)
+        if name == "writer":
+            return self._writer
+
+        def counted(*args: Any, **options: Any) -> Any:
+            self._count(before=True)
+            result = operation(*args, **options)
+            self._count(before=False)
+            return result
+
+        return counted
+
+    @contextlib.contextmanager
+    def _writer(self, *args: Any, **options: Any) -> Iterator[Any]:
+        # A killed writer leaves what local disk leaves: the file as far as it got.
+        self._count(before=True)
+        with self._storage.writer(*args, **options) as sink:
+            yield sink
+        self._count(before=False)
+
+    def _count(self, *, before: bool) -> None:
+        if self._dead:
+            raise Killed
+        if before:
+            self._left -= 1
+        if self._left < 0 and before != self._after:
+            self._dead = True
+            raise Killed
+
+
+def state_of(place: Storage) -> str | None:
+    """Return what a fresh process finds, after proving that it is one state and no mixture."""
+    state = newest(place)
+    if state is None:
+        return None
+    if state.manifest.generation is not None:
+        assert hand_edits(place, state) == {}, "nobody edited anything"
+    config = state.manifest.texts["config.json"].text
+    files = CommittedFiles(place, state, edits={})
+    for name in state.manifest.files:
+        with files.open(name) as file:
+            assert f"{name} of {file.read().decode().split(' of ')[1]}" in {
+                f"{name} of a",
+                f"{name} of b",
+            }
+            file.seek(0)
+            assert f'"{file.read().decode().split(" of ")[1]}"' in config, "a mixture"
+    return "a" if '"a"' in config else "b"
+
+
+def deaths(
+    place: Callable[[], Storage], prepare: Callable[[Storage], object], act: Callable[[Any], object]
+) -> Iterator[Storage]:
+    """Run an act again and again, dying one operation later each time, until it survives."""
+    for after in (False, True):
+        for last in itertools.count():
+            storage = place()
+            prepare(storage)
+            try:
+                act(Dying(storage, last, after=after))
+            except Killed:
+                yield storage
+            else:
+                assert last > 5, "the act did something"
+                break
+
+
+@pytest.fixture(params=["local", "memory"])
+def new_place(request: Any, tmp_path: Any) -> Iterator[Callable[[], Storage]]:
+    numbers = itertools.count()
+    if request.param == "local":
+        yield lambda: connect(tmp_path / str(next(numbers)))
+        return
+    root = f"memory://crash-{tmp_path.name}-{id(numbers)}"
+    yield lambda: connect(f"{root}/{next(numbers)}")
+    import fsspec
+
+    with contextlib.suppress(FileNotFoundError):
+        fsspec.filesystem("memory").rm(root.removeprefix("memory:/"), recursive=True)
+
+
+def test_replacing_a_single_checkpoint(new_place, save_of):
+    seen = set()
+    for place in deaths(
+        new_place,
+        lambda place: save_generation(place, save_of("a", optimizer=True)),
+        lambda place: save_generation(place, save_of("b")),
+    ):
+        seen.add(state_of(place))
+        repair(place)
+        assert state_of(place) in ("a", "b")
+        save_generation(place, save_of("b"))
+        assert state_of(place) == "b"
+        assert place.read("model.pt") == b"model.pt of b"
+        assert place.entry("optimizer.pt") is None
+        assert len(place.list(".ckptstore").folders) == 1
+    assert seen == {"a", "b"}
+
+
+def test_the_first_save(new_place, save_of):
+    seen = set()
+    for place in deaths(
+        new_place, lambda place: None, lambda place: save_generation(place, save_of("a"))
+    ):
+        seen.add(state_of(place))
+        save_generation(place, save_of("b"))
+        assert state_of(place) == "b"
+    assert seen == {None, "a"}
+
+
+def test_saving_a_step_beside_another(new_place, save_of):
+    seen = set()
+    for place in deaths(
+        new_place,
+        lambda place: save_step(place, save_of("a", step=1), overwrite=False),
+        lambda place: save_step(place, save_of("b", step=2), overwrite=False),
+    ):
+        seen.add(state_of(place))
+        save_step(place, save_of("b", step=2), overwrite=False)
+        assert state_of(place) == "b"
+    assert seen == {"a", "b"}
+
+
+def test_overwriting_the_only_step(new_place, save_of):
+    seen = set()
+    for place in deaths(
+        new_place,
+        lambda place: save_step(place, save_of("a", step=1), overwrite=False),
+        lambda place: save_step(place, save_of("b", step=1), overwrite=True),
+    ):
+        seen.add(state_of(place))
+        save_step(place, save_of("b", step=1), overwrite=True)
+        assert state_of(place) == "b"
+    assert seen == {"a", "b"}
+
+
+def test_repairing_a_lost_view(new_place, save_of):
+    def prepare(place: Storage) -> None:
+        save_generation(place, save_of("a"))
+        for name in place.list("").files:
+            place.delete(name)
+        place.create(".ckptstore/00000001/left.over", b"x")
+
+    for place in deaths(new_place, prepare, repair):
+        assert state_of(place) == "a"
+        repair(place)
+        assert repair(place) == ()
+        assert place.read("model.pt") == b"model.pt of a"
+
+
+def test_retention(new_place, save_of):
+    def prepare(place: Storage) -> None:
+        first = save_generation(place, save_of("a"))
+        files = {name: place.read(first.path(name)) for name in place.list(first.folder).files}
+        save_generation(place, save_of("b"))
+        for name, data in files.items():
+            place.create(first.path(name), data)
+
+    for place in deaths(new_place, prepare, lambda place: remove_older(place, 2)):
+        assert state_of(place) == "b"
+        remove_older(place, 2)
+        assert place.list(".ckptstore").folders == ("00000002",)
+
+
+def test_removing_everything(new_place, save_of):
+    def prepare(place: Storage) -> Committed:
+        return save_generation(place, save_of("a"))
+
+    seen = set()
+    for place in deaths(new_place, prepare, remove_everything):
+        seen.add(state_of(place))
+    assert seen == {"a", None}
