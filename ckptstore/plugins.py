@@ -1,0 +1,294 @@
+"""Formats by name and tokenizer kinds by name, whoever brings them.
+
+Rules of this file:
+
+1. Plugins are looked for once per process, at the first use, with the environment as it is then.
+2. Two plugins that claim one name, and a hook that does not exist, are errors: whoever lists the
+   formats or kinds, or asks for a name that is not there, gets a `PluginError` that names the
+   plugins. What is there and undisputed is still handed out by name, so that the fault of one
+   plugin never costs a save that has nothing to do with it. `loaded` tells everything and never
+   raises.
+3. Whatever a plugin's class raises that is no error of ours is a `PluginError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from ckptstore.discovery import BUILT_IN, Plugin, PluginInfo, find, remedy
+from ckptstore.errors import CkptstoreError, CorruptionError, PluginError, UnsupportedError
+from ckptstore.formats.base import Format
+from ckptstore.tokenizers.base import Tokenizer
+
+__all__ = [
+    "PluginInfo",
+    "describe",
+    "fingerprint_of",
+    "format_named",
+    "formats",
+    "load_tokenizer",
+    "loaded",
+    "reload",
+    "tokenizer_kind",
+    "tokenizers",
+]
+
+_T = TypeVar("_T")
+
+
+def formats() -> dict[str, Format]:
+    """Return all formats by name, the built-in ones first.
+
+    Raises:
+        PluginError: two plugins claim one name, or one implements a hook that does not exist.
+    """
+    return _registry().formats.all()
+
+
+def format_named(name: str) -> Format:
+    """Return the format of this name.
+
+    Raises:
+        UnsupportedError: it is not installed; the message says which formats are.
+        PluginError: the name is disputed, or may be missing because of a faulty plugin.
+    """
+    return _registry().formats.named(name)
+
+
+def tokenizers() -> dict[str, type[Tokenizer]]:
+    """Return all tokenizer kinds by name, the built-in ones first.
+
+    Raises:
+        PluginError: two plugins claim one kind, or one implements a hook that does not exist.
+    """
+    return _registry().kinds.all()
+
+
+def tokenizer_kind(name: str) -> type[Tokenizer]:
+    """Return the tokenizer class of this kind.
+
+    Raises:
+        UnsupportedError: it is not installed; the message says which kinds are.
+        PluginError: the kind is disputed, or may be missing because of a faulty plugin.
+    """
+    return _registry().kinds.named(name)
+
+
+def load_tokenizer(state: Mapping[str, Any], *, fingerprint: str | None = None) -> Tokenizer:
+    """Return the tokenizer that a state describes.
+
+    Guarantee: where a fingerprint is given, the tokenizer has the vocabulary that had it.
+
+    Args:
+        state: a JSON object with ``token_kind``.
+        fingerprint: of the vocabulary that the model was trained on; None to take any.
+
+    Raises:
+        CorruptionError: the state is malformed, or the vocabulary is another one.
+        UnsupportedError: the kind is not installed, or needs something that is not here.
+        PluginError: the plugin of this kind failed.
+    """
+    cls = tokenizer_kind(_kind_of(state))
+    tokenizer = _ask(cls, lambda: cls.from_state(state))
+    if fingerprint is None:
+        return tokenizer
+    found = _ask(cls, tokenizer.fingerprint)
+    if found != fingerprint:
+        raise CorruptionError(
+            f"the {cls.kind!r} vocabulary here is another one than the model was trained on: "
+            f"its fingerprint is {found}, the checkpoint's is {fingerprint}; restore "
+            "tokenizer.json from a good copy, or install the vocabulary of the training"
+        )
+    return tokenizer
+
+
+def fingerprint_of(state: Mapping[str, Any]) -> str | None:
+    """Return the fingerprint of the vocabulary that a state describes, without loading it.
+
+    Returns:
+        The fingerprint, or None where the kind is not installed.
+
+    Raises:
+        CorruptionError: the state is malformed.
+        PluginError: the plugin of this kind failed, or the kind is disputed.
+    """
+    cls = _registry().kinds.get(_kind_of(state))
+    return None if cls is None else _ask(cls, lambda: cls.fingerprint_of(state))
+
+
+def describe(state: Mapping[str, Any]) -> str:
+    """Return one line about the vocabulary that a state describes, for people.
+
+    Raises:
+        CorruptionError: the state is malformed.
+        PluginError: the plugin of this kind failed, or the kind is disputed.
+    """
+    kind = _kind_of(state)
+    cls = _registry().kinds.get(kind)
+    if cls is None:
+        return f"the tokenizer kind {kind!r} is not installed"
+    return _ask(cls, lambda: cls.describe(state))
+
+
+def loaded() -> tuple[PluginInfo, ...]:
+    """Return every plugin that was found, the built-ins first; a faulty one does not raise."""
+    return _registry().infos
+
+
+def reload() -> None:
+    """Forget what was found; the next use looks again, with the environment as it is then.
+
+    Modules that were imported stay imported. For tests, and for programs that install a plugin
+    while they run.
+    """
+    global _found
+    with _lock:
+        _found = None
+
+
+@dataclass(frozen=True)
+class _Shelf(Generic[_T]):
+    """What plugins add of one sort.
+
+    Attributes:
+        sort: what one of them is called.
+        things: the undisputed ones by name.
+        disputes: name to the error about who claims it.
+        faults: errors about plugins that may have had more to add.
+        notes: what else may explain that a name is missing.
+    """
+
+    sort: str
+    things: Mapping[str, _T]
+    disputes: Mapping[str, str]
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def all(self) -> dict[str, _T]:
+        _raise((*self.disputes.values(), *self.faults))
+        return dict(self.things)
+
+    def get(self, name: str) -> _T | None:
+        if name in self.disputes:
+            raise PluginError(self.disputes[name])
+        return self.things.get(name)
+
+    def named(self, name: str) -> _T:
+        thing = self.get(name)
+        if thing is not None:
+            return thing
+        _raise(self.faults)
+        near = difflib.get_close_matches(name, self.things, n=1)
+        raise UnsupportedError(
+            f"the {self.sort} {name!r} is not installed; installed: "
+            + ", ".join(map(repr, sorted(self.things)))
+            + "".join(f"; {note}" for note in self.notes)
+            + (f"; did you mean {near[0]!r}?" if near else "; install the plugin that provides it")
+        )
+
+
+@dataclass(frozen=True)
+class _Registry:
+    infos: tuple[PluginInfo, ...]
+    formats: _Shelf[Format]
+    kinds: _Shelf[type[Tokenizer]]
+
+
+# Reentrant, because a plugin's module may ask for formats while it is imported.
+_lock = threading.RLock()
+_found: _Registry | None = None
+
+
+def _registry() -> _Registry:
+    global _found
+    with _lock:
+        if _found is None:
+            _found = _build(find())
+        return _found
+
+
+def _build(plugins: tuple[Plugin, ...]) -> _Registry:
+    faults = tuple(plugin.fault for plugin in plugins if plugin.fault)
+    notes = tuple(
+        f"the plugin {plugin.info} "
+        + ("is switched off" if plugin.info.status == "off" else "failed to load")
+        for plugin in plugins
+        if plugin.info.status != "active"
+    )
+    formats = _shelf("format", [(p.info, p.formats) for p in plugins], faults, notes)
+    kinds = _shelf("tokenizer kind", [(p.info, p.kinds) for p in plugins], faults, notes)
+    infos = tuple(_judged(plugin.info, formats, kinds) for plugin in plugins)
+    return _Registry(infos=infos, formats=formats, kinds=kinds)
+
+
+def _shelf(
+    sort: str,
+    offers: list[tuple[PluginInfo, Mapping[str, _T]]],
+    faults: tuple[str, ...],
+    notes: tuple[str, ...],
+) -> _Shelf[_T]:
+    claims: dict[str, list[tuple[PluginInfo, _T]]] = {}
+    for info, things in offers:
+        for name, thing in things.items():
+            claims.setdefault(name, []).append((info, thing))
+    return _Shelf(
+        sort=sort,
+        things={name: who[0][1] for name, who in claims.items() if len(who) == 1},
+        disputes={
+            name: f"the {sort} {name!r} is claimed by {' and by '.join(str(i) for i, _ in who)}; "
+            + remedy(who[-1][0])
+            for name, who in claims.items()
+            if len(who) > 1
+        },
+        faults=faults,
+        notes=notes,
+    )
+
+
+def _judged(
+    info: PluginInfo, formats: _Shelf[Format], kinds: _Shelf[type[Tokenizer]]
+) -> PluginInfo:
+    errors = [formats.disputes[name] for name in info.formats if name in formats.disputes]
+    errors += [kinds.disputes[name] for name in info.tokenizers if name in kinds.disputes]
+    if not errors or info.distribution == BUILT_IN:
+        return info
+    return replace(info, status="failed", error="; ".join(errors))
+
+
+def _raise(faults: tuple[str, ...]) -> None:
+    if faults:
+        raise PluginError("; ".join(faults))
+
+
+def _kind_of(state: object) -> str:
+    """Return the ``token_kind`` of a state that may come from anybody."""
+    if not isinstance(state, Mapping):
+        raise CorruptionError(
+            f"the tokenizer state is a {type(state).__name__}, not a JSON object with token_kind; "
+            "restore it from a good copy"
+        )
+    kind = state.get("token_kind")
+    if not isinstance(kind, str) or not kind:
+        raise CorruptionError(
+            f"the tokenizer state has {reprlib.repr(kind)} as its token_kind, not a name; "
+            "restore it from a good copy"
+        )
+    return kind
+
+
+def _ask(cls: type[Tokenizer], call: Callable[[], _T]) -> _T:
+    """Call into a tokenizer class, which may be anybody's."""
+    try:
+        return call()
+    except CkptstoreError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"the tokenizer kind {cls.kind!r} ({cls.__module__}.{cls.__qualname__}) failed on this "
+            f"state: {type(error).__name__}: {error}; report it to the authors of that plugin"
+        ) from error

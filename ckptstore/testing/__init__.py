@@ -1,0 +1,31 @@
+"""Test kits for the authors of plugins; they need pytest.
+
+Subclass `TokenizerTests` or `FormatTests`, say which class is to be tested, and pytest runs every
+promise of the base class against it (see `docs/plugins.md`).
+"""
+
+from __future__ import annotations
+
+try:
+    import pytest
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "ckptstore.testing needs pytest, which is not installed; run: pip install pytest",
+        name="pytest",
+    ) from error
+
+# Without this a failing assertion of the kits would not say what it compared. It has to come
+# before the modules are imported.
+pytest.register_assert_rewrite("ckptstore.testing.tokenizers", "ckptstore.testing.formats")
+
+from ckptstore.testing.formats import FormatTests, example_contents  # noqa: E402
+from ckptstore.testing.memory import MemoryFiles, MemoryNewFiles  # noqa: E402
+from ckptstore.testing.tokenizers import TokenizerTests  # noqa: E402
+
+__all__ = [
+    "FormatTests",
+    "MemoryFiles",
+    "MemoryNewFiles",
+    "TokenizerTests",
+    "example_contents",
+]

@@ -1,0 +1,44 @@
+"""The tokenizer kind ``bytes``: the ids of a text are its UTF-8 bytes, 0 to 255."""
+
+from ckptstore import CorruptionError, hookimpl
+from ckptstore.tokenizers.base import Tokenizer
+
+
+class BytesTokenizer(Tokenizer):
+    """256 ids; every text is covered, whatever it was trained on."""
+
+    kind = "bytes"
+    n_vocab = 256
+
+    @classmethod
+    def from_state(cls, state):
+        """Return the tokenizer of ``{"token_kind": "bytes"}``."""
+        if state != {"token_kind": "bytes"}:
+            raise CorruptionError(f"{state!r} is no state of the tokenizer kind 'bytes'")
+        return cls()
+
+    @classmethod
+    def from_text(cls, text):
+        """Return the tokenizer; it is the same for every text."""
+        return cls()
+
+    def encode(self, text):
+        """Return the bytes of the text as UTF-8."""
+        return list(text.encode("utf-8"))
+
+    def decode(self, ids):
+        """Return the text; bytes that are not UTF-8 become U+FFFD."""
+        for number in ids:
+            if not 0 <= number < 256:
+                raise ValueError(f"id {number} is no byte; ids run from 0 to 255")
+        return bytes(ids).decode("utf-8", "replace")
+
+    def state(self):
+        """Return ``{"token_kind": "bytes"}``."""
+        return {"token_kind": "bytes"}
+
+
+@hookimpl
+def ckptstore_tokenizers():
+    """Return the kind ``bytes``."""
+    return [BytesTokenizer]
