@@ -19,7 +19,15 @@ from typing import ClassVar, Protocol
 
 from ckptstore.errors import ConflictError, StorageError
 
-__all__ = ["AlreadyThereError", "Entry", "Listing", "RangeReader", "Sink", "Storage", "UnknownOutcomeError"]
+__all__ = [
+    "AlreadyThereError",
+    "Entry",
+    "Listing",
+    "RangeReader",
+    "Sink",
+    "Storage",
+    "UnknownOutcomeError",
+]
 
 
 class AlreadyThereError(ConflictError):
@@ -78,7 +86,7 @@ class RangeReader(ABC):
             StorageError: the storage failed.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (closing nothing is fine)
         """Let go of the file."""
 
     def __enter__(self) -> RangeReader:
@@ -210,4 +218,3 @@ class Storage(ABC):
     @abstractmethod
     def flush(self, folder: str) -> None:
         """Make the names in a folder durable (fsync on local disk; elsewhere nothing to do)."""
-

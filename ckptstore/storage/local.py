@@ -1,0 +1,285 @@
+"""Local disk, by plain calls of the operating system: fsspec never makes anything durable.
+
+An unfinished file of `writer` has its name already, and a temporary file (its name starts with
+``.tmp-``) shows in listings: after a kill they are there for whoever cleans up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
+from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError
+from ckptstore.storage import disk
+from ckptstore.storage.base import Entry, Listing, RangeReader, Sink, Storage
+from ckptstore.storage.names import checked, holding_by_looking
+
+__all__ = ["LocalStorage"]
+
+
+class LocalStorage(Storage):
+    """The files below a folder of this machine; makes no call before it is asked something.
+
+    Args:
+        root: the folder, which need not exist. A relative one is taken from the working folder
+            of this moment.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.location = root
+        self._root = os.path.abspath(root)
+        self._root_is_durable = False
+
+    def list(self, folder: str = "") -> Listing:
+        """See `Storage.list`."""
+        path = self._path(folder, folder=True)
+        files: dict[str, Entry] = {}
+        folders: list[str] = []
+        inside = f"{folder}/" if folder else ""
+        with disk.explained("list", path):
+            try:
+                found = os.scandir(path)
+            except FileNotFoundError:
+                return Listing({}, ())
+            with found:
+                for item in found:
+                    status = disk.status(item.path)
+                    if status is None:
+                        continue
+                    if stat.S_ISDIR(status.st_mode):
+                        folders.append(item.name)
+                    elif stat.S_ISREG(status.st_mode):
+                        files[item.name] = _entry(inside + item.name, status)
+        return Listing(dict(sorted(files.items())), tuple(sorted(folders)))
+
+    def holding(self, folder: str, prefix: str, name: str) -> tuple[str, ...]:
+        """See `Storage.holding`."""
+        return holding_by_looking(self, folder, prefix, name)
+
+    def entry(self, name: str) -> Entry | None:
+        """See `Storage.entry`."""
+        path = self._path(name)
+        with disk.explained("look at", path):
+            status = disk.status(path)
+        return _entry(name, status) if status and stat.S_ISREG(status.st_mode) else None
+
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """See `Storage.read`."""
+        path = self._path(name)
+        descriptor = disk.open_file(path)
+        with disk.explained("read", path), os.fdopen(descriptor, "rb") as file:
+            return file.read(-1 if limit is None else limit)
+
+    def open(self, name: str) -> RangeReader:
+        """See `Storage.open`."""
+        path = self._path(name)
+        return _FileReader(path, disk.open_file(path))
+
+    def create_only(self, name: str, data: bytes) -> bool:
+        """Return True: the operating system itself refuses a name that is taken."""
+        return True
+
+    def create(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        """See `Storage.create`: a temporary file, synced, then linked to its name."""
+        self._put(self._path(name), data, durable=durable, place=disk.place)
+
+    @contextlib.contextmanager
+    def writer(self, name: str, *, expected_size: int = 0, durable: bool = True) -> Iterator[Sink]:
+        """See `Storage.writer`: the file has its name from the start, and loses it on failure."""
+        path = self._path(name)
+        with disk.explained("create", path):
+            descriptor, made = disk.in_folder(os.path.dirname(path), lambda: disk.new_file(path))
+        sink = _FileSink(path, descriptor)
+        try:
+            yield sink
+            sink.finish(durable=durable)
+            if durable:
+                self._sync_folders(os.path.dirname(path), made)
+        except BaseException:
+            sink.take_back()
+            disk.remove_empty(os.path.dirname(path), self._root)
+            raise
+
+    def replace(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        """See `Storage.replace`: a temporary file, synced, then renamed; a link is replaced."""
+        self._put(self._path(name), data, durable=durable, place=os.replace)
+
+    def swap(self, name: str, expected: bytes, data: bytes, *, durable: bool = True) -> bool:
+        """See `Storage.swap`: among all who use this, by a lock on the file itself."""
+        path = self._path(name)
+        lock = os.path.join(self._root, ".ckptstore", "swap.lock")
+        try:
+            with disk.explained("replace", path), disk.exclusively(path, lock):
+                if self.read(name) != expected:
+                    return False
+                self._put(path, data, durable=durable, place=os.replace)
+                return True
+        except NotFoundError:
+            return False
+
+    def copy(self, source: str, name: str, *, durable: bool = True) -> None:
+        """See `Storage.copy`: a hard link where there can be one, else the bytes once more."""
+        old, path = self._path(source), self._path(name)
+
+        def duplicate(temporary: str) -> None:
+            # What the user linked is the user's, and may be overwritten in place.
+            if os.path.islink(old) or not disk.linked(old, temporary):
+                os.close(disk.new_file(temporary))
+                shutil.copyfile(old, temporary)
+
+        os.close(disk.open_file(old))
+        self._place_new(path, duplicate, durable=durable, place=os.replace)
+
+    def delete(self, name: str) -> None:
+        """See `Storage.delete`; the location's own folder stays."""
+        path = self._path(name)
+        with disk.explained("delete", path):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass  # What a killed writer left may be no more than its empty folder.
+            except NotADirectoryError:
+                return
+            except OSError:
+                if os.path.isdir(path):
+                    return
+                raise
+        disk.remove_empty(os.path.dirname(path), self._root)
+
+    def flush(self, folder: str) -> None:
+        """See `Storage.flush`."""
+        self._sync_folders(self._path(folder, folder=True), [])
+
+    def _path(self, name: str, *, folder: bool = False) -> str:
+        checked(name, folder=folder)
+        if os.name == "nt" and any(char in name for char in '\\:*?"<>|'):
+            raise UnsafeError(f"{name!r} holds a character that Windows does not allow in a name")
+        return os.path.join(self._root, *name.split("/")) if name else self._root
+
+    def _put(
+        self, path: str, data: bytes, *, durable: bool, place: Callable[[str, str], None]
+    ) -> None:
+        def write(temporary: str) -> None:
+            descriptor = disk.new_file(temporary)
+            try:
+                disk.write_all(descriptor, memoryview(data))
+            finally:
+                os.close(descriptor)
+
+        self._place_new(path, write, durable=durable, place=place)
+
+    def _place_new(
+        self,
+        path: str,
+        make: Callable[[str], None],
+        *,
+        durable: bool,
+        place: Callable[[str, str], None],
+    ) -> None:
+        """Make a temporary file beside ``path``, sync it, and give it that name."""
+        folder = os.path.dirname(path)
+        temporary = disk.temporary(folder)
+        try:
+            with disk.explained("write", path):
+                _, made = disk.in_folder(folder, lambda: make(temporary))
+                if durable:
+                    disk.sync_path(temporary)
+                place(temporary, path)
+        finally:
+            # A rename between two names of one file does nothing, and leaves both.
+            with contextlib.suppress(OSError):
+                disk.remove(temporary)
+            disk.remove_empty(folder, self._root)
+        if durable:
+            self._sync_folders(folder, made)
+
+    def _sync_folders(self, folder: str, made: Iterable[str]) -> None:
+        """Make the name of a folder durable, up to the location and to what was made for it."""
+        folders = {self._root, *(os.path.dirname(path) for path in made)}
+        while folder != self._root:
+            folders.add(folder)
+            folder = os.path.dirname(folder)
+        for path in folders:
+            with disk.explained("sync", path):
+                disk.sync_folder(path)
+        if not self._root_is_durable:
+            # Another process may have made the location a moment ago. Where the folder above
+            # cannot be opened, it was not made by the likes of us.
+            with contextlib.suppress(PermissionError):
+                disk.sync_folder(os.path.dirname(self._root))
+            self._root_is_durable = True
+
+
+class _FileSink:
+    def __init__(self, path: str, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._status = os.fstat(descriptor)
+
+    def write(self, data: memoryview, /) -> None:
+        with disk.explained("write", self._path):
+            disk.write_all(self._descriptor, memoryview(data).cast("B"))
+
+    def finish(self, *, durable: bool) -> None:
+        with disk.explained("write", self._path):
+            if durable:
+                disk.sync_file(self._descriptor)
+            self._close()
+
+    def take_back(self) -> None:
+        """Remove the file, unless somebody else's has its name by now."""
+        with contextlib.suppress(OSError):
+            self._close()
+        with contextlib.suppress(OSError):
+            if os.path.samestat(self._status, os.lstat(self._path)):
+                os.unlink(self._path)
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class _FileReader(RangeReader):
+    def __init__(self, path: str, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
+        self._path = path
+        self._lock = threading.Lock()
+
+    def readinto(self, start: int, target: memoryview) -> None:
+        rest, place = target.cast("B"), start
+        while rest:
+            with disk.explained("read", self._path):
+                count = self._read_some(place, rest)
+            if not count:
+                raise CorruptionError(
+                    f"{self._path!r} ends after {place} bytes, where {start + len(target)} were "
+                    "expected; restore it from a good copy"
+                )
+            rest, place = rest[count:], place + count
+
+    def _read_some(self, start: int, target: memoryview) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._descriptor, [target[: 2**30]], start)
+        with self._lock:
+            os.lseek(self._descriptor, start, os.SEEK_SET)
+            data = os.read(self._descriptor, min(len(target), 2**24))
+        target[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _entry(name: str, status: os.stat_result) -> Entry:
+    return Entry(name, status.st_size, status.st_mtime, f"{status.st_ino}-{status.st_size}")

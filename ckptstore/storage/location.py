@@ -1,0 +1,117 @@
+"""From a path or URL to the storage behind it; nothing else decides which one that is."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ckptstore.errors import UnsupportedError
+from ckptstore.storage.base import Storage
+from ckptstore.storage.local import LocalStorage
+
+__all__ = ["connect", "locate"]
+
+# One letter before a colon is a Windows drive, not a protocol.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
+_CHAIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(?:://[^:]*)?::")
+_CACHES = ("simplecache", "filecache", "blockcache", "cached")
+
+
+def connect(
+    location: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> Storage:
+    """Return the storage of a folder; asks the storage nothing yet.
+
+    Args:
+        location: a path, or a URL that fsspec knows. It is taken literally: no globs, no
+            %-escapes. An `os.PathLike` is always a path.
+        storage_options: what fsspec takes for the protocol; local paths and memory need none.
+
+    Raises:
+        UnsupportedError: the protocol is unknown, lacks a package, or is a cache.
+    """
+    protocol, rest = _split(location)
+    options = dict(storage_options or {})
+    if protocol == "file":
+        return LocalStorage(_trimmed(os.path.expanduser(rest)))
+    if protocol == "memory":
+        from ckptstore.storage.memory import MemoryStorage
+
+        return MemoryStorage(rest)
+    if protocol in ("s3", "s3a"):
+        from ckptstore.storage.s3 import S3Storage
+
+        return S3Storage(rest, options)
+    from ckptstore.storage.general import GeneralStorage
+
+    return GeneralStorage(protocol, os.fspath(location), options)
+
+
+def locate(
+    location: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> tuple[Storage, str | None]:
+    """Return the storage of a location, and the file's name where the location is a file.
+
+    Args:
+        location: as in `connect`; ``checkpoints/dante/latest.pt`` gives the storage of
+            ``checkpoints/dante`` and ``latest.pt`` if that is a file, else the storage of a folder
+            of that name and None. With a separator at its end it is always a folder.
+        storage_options: as in `connect`.
+
+    Raises:
+        UnsupportedError: as in `connect`.
+        StorageError: the storage failed, or refused to say what is there.
+    """
+    protocol, rest = _split(location)
+    separators = "/" + (os.sep if protocol == "file" else "")
+    if not rest or rest[-1] in separators:
+        return connect(location, storage_options), None
+    if protocol == "file":
+        rest = os.path.expanduser(rest)
+        parent, name = os.path.split(rest)
+        if name and os.path.isfile(rest):
+            return LocalStorage(parent or os.curdir), name
+        return LocalStorage(rest), None
+    text = os.fspath(location)
+    name = rest.rpartition("/")[2]
+    parent = text[: -len(name)]
+    # What stands alone behind :// is a bucket or a host, but for memory, which has neither.
+    if name not in (".", "..") and (protocol == "memory" or not parent.endswith("://")):
+        above = connect(parent, storage_options)
+        if above.entry(name) is not None:
+            return above, name
+    return connect(location, storage_options), None
+
+
+def _split(location: str | os.PathLike[str]) -> tuple[str, str]:
+    """Return protocol and rest; the protocol of a path is ``file``."""
+    text = os.fspath(location)
+    if not isinstance(text, str):
+        raise UnsupportedError(f"{text!r} is not text; pass a location as str or os.PathLike")
+    if not text:
+        raise UnsupportedError("the location is empty; name a path, or a URL such as s3://bucket/x")
+    if not isinstance(location, str):
+        return "file", text
+    chain = _CHAIN.match(text)
+    if chain:
+        if any(f"{name}::" in text or f"{name}://" in text for name in _CACHES):
+            raise UnsupportedError(
+                f"{text!r} reads through a cache that never asks whether it is still right; "
+                "name the location behind it"
+            )
+        return chain[1], text
+    url = _URL.match(text)
+    if not url:
+        return "file", text
+    protocol, rest = url[1].lower(), url[2]
+    if protocol in ("file", "local"):
+        drive = os.name == "nt" and re.match(r"/[A-Za-z]:", rest)
+        return "file", rest[1:] if drive else rest
+    return protocol, rest
+
+
+def _trimmed(path: str) -> str:
+    """Return a path without separators at its end, but for the root's own."""
+    return path.rstrip("/" + os.sep) or path[:1] or os.curdir

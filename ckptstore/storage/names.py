@@ -1,0 +1,59 @@
+"""Names below a location: which ones are taken, and how folders that hold a file are found."""
+
+from __future__ import annotations
+
+from ckptstore.errors import StorageError, UnsafeError
+from ckptstore.storage.base import Storage
+
+__all__ = ["TEMPORARY", "checked", "holding_by_looking"]
+
+TEMPORARY = ".tmp-"
+"""What the name of every temporary file starts with, and no name of a checkpoint does."""
+
+_MOST_SCANS = 100
+
+
+def checked(name: str, *, folder: bool = False) -> str:
+    """Return a relative name once it is sure to stay below the location.
+
+    Args:
+        name: parts with ``/`` between them, taken literally.
+        folder: whether it names a folder, which may be ``""``, the location itself.
+
+    Raises:
+        UnsafeError: it is absolute, has an empty part, or one that leads elsewhere.
+    """
+    if folder and not name:
+        return name
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise UnsafeError(f"{name!r} is not a name below a location; not followed")
+    return name
+
+
+def holding_by_looking(storage: Storage, folder: str, prefix: str, name: str) -> tuple[str, ...]:
+    """Answer `Storage.holding` where a listing is not one moment's state.
+
+    A checkpoint is replaced by committing a higher one before the lower one is removed. Looking
+    from low to high therefore meets at least one of the two, unless a folder appeared meanwhile:
+    so the answer counts only where the set of folders is the same afterwards.
+
+    Raises:
+        StorageError: the set never came to rest.
+    """
+    before = _called(storage, folder, prefix)
+    for _ in range(_MOST_SCANS):
+        inside = f"{folder}/" if folder else ""
+        found = tuple(sub for sub in before if storage.entry(f"{inside}{sub}/{name}"))
+        after = _called(storage, folder, prefix)
+        if after == before:
+            return found
+        before = after
+    raise StorageError(
+        f"{storage.location} changed {_MOST_SCANS} times while it was listed; "
+        "too many writers are at work there; try again when they are done"
+    )
+
+
+def _called(storage: Storage, folder: str, prefix: str) -> tuple[str, ...]:
+    return tuple(sorted(sub for sub in storage.list(folder).folders if sub.startswith(prefix)))

@@ -1,0 +1,337 @@
+"""S3 and its like: conditional requests where the service keeps them, and never a new bucket.
+
+Whether a service refuses to create what is there already, and to replace what has changed, is
+asked once per endpoint and bucket, and never assumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ckptstore.errors import CkptstoreError, NotFoundError, StorageError, UnsupportedError
+from ckptstore.storage.base import Entry, Listing, RangeReader, Sink, UnknownOutcomeError
+from ckptstore.storage.keyed import KeyedStorage
+from ckptstore.storage.names import TEMPORARY
+from ckptstore.storage.s3client import client_for
+from ckptstore.storage.s3conditions import Conditions
+from ckptstore.storage.s3failure import Failure, Kind
+from ckptstore.storage.s3transfer import copy_in_parts, fetch
+from ckptstore.storage.s3upload import Upload
+
+__all__ = ["S3Storage"]
+
+_ARN = re.compile(r"(arn:[^/]*:accesspoint[:/][^/:]+)(?:/(.*))?", re.DOTALL)
+_LARGEST_COPY = 5 * 2**30
+_MOST_SCANS = 100
+
+
+class S3Storage(KeyedStorage):
+    """The objects below ``s3://bucket/prefix``; sends no request before it is asked something.
+
+    Args:
+        rest: the URL's part behind ``s3://``.
+        storage_options: what s3fs takes, such as ``endpoint_url``, ``key`` and ``secret``.
+
+    Raises:
+        UnsupportedError: the URL names no bucket, or holds credentials.
+    """
+
+    def __init__(self, rest: str, storage_options: Mapping[str, Any]) -> None:
+        arn = _ARN.fullmatch(rest)
+        bucket, _, prefix = rest.partition("/")
+        if arn:
+            bucket, prefix = arn[1], arn[2] or ""
+        if "@" in bucket:
+            raise UnsupportedError(
+                "an S3 location holds credentials; take them out of it, and set AWS variables or "
+                "pass storage options"
+            )
+        if not bucket:
+            raise UnsupportedError("an S3 location names no bucket; write s3://bucket/folder")
+        root = prefix.rstrip("/")
+        super().__init__(f"s3://{bucket}/{root}".rstrip("/"), root)
+        self._bucket = bucket
+        self._client = client_for(storage_options)
+        self._conditions = Conditions(self._client, bucket)
+
+    def list(self, folder: str = "") -> Listing:
+        """See `Storage.list`."""
+        inside = self._inside(folder)
+        files: dict[str, Entry] = {}
+        folders: list[str] = []
+        for page in self._pages(inside, Delimiter="/"):
+            folders += [row["Prefix"][len(inside) : -1] for row in page.get("CommonPrefixes", ())]
+            for row in page.get("Contents", ()):
+                name = row["Key"][len(inside) :]
+                full = f"{folder}/{name}" if folder else name
+                files[name] = _entry(full, row["Size"], row)
+        if inside and not files and not folders and self._head(inside[:-1], folder):
+            raise self._no_folder(folder)
+        return self._listing(files.items(), folders)
+
+    def holding(self, folder: str, prefix: str, name: str) -> tuple[str, ...]:
+        """See `Storage.holding`; one listing of all that starts with ``prefix``."""
+        inside = self._inside(folder)
+        for _ in range(_MOST_SCANS):
+            seen: set[str] = set()
+            found: list[str] = []
+            pages = 0
+            for page in self._pages(inside + prefix):
+                pages += 1
+                for row in page.get("Contents", ()):
+                    subfolder, slash, rest = row["Key"][len(inside) :].partition("/")
+                    if slash:
+                        seen.add(subfolder)
+                    if rest == name:
+                        found.append(subfolder)
+            # One page is one moment's state. Keys come in ascending order, so what holds for
+            # looking into folders one by one holds for several pages.
+            if pages < 2 or seen == self._subfolders(inside, prefix):
+                return tuple(sorted(found))
+        raise StorageError(
+            f"{self.location} changed {_MOST_SCANS} times while it was listed; "
+            "too many writers are at work there; try again when they are done"
+        )
+
+    def entry(self, name: str) -> Entry | None:
+        """See `Storage.entry`."""
+        head = self._head(self._key(name), name)
+        return _entry(name, head["ContentLength"], head) if head else None
+
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """See `Storage.read`."""
+        return self._get(name, limit)[0]
+
+    def open(self, name: str) -> RangeReader:
+        """See `Storage.open`."""
+        head = self._head(self._key(name), name)
+        if head is None:
+            raise self._absent(name)
+        return _Reader(self, name, head["ContentLength"], head["ETag"])
+
+    def create_only(self, name: str, data: bytes) -> bool:
+        """See `Storage.create_only`; asks once per endpoint and bucket."""
+        try:
+            return self._conditions.ask_creates_only(self._key(name), data)
+        except Failure as failure:
+            raise self._error(failure, "write", name) from failure
+
+    def create(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        """See `Storage.create`; looks first as long as the service is not known to refuse."""
+        if not self._conditions.creates_only:
+            self._look_first(name)
+        request = {**self._target(name), "Body": data}
+        try:
+            try:
+                self._client.run("put_object", **request, **self._conditions.only_new)
+            except Failure as failure:
+                if failure.kind is not Kind.NO_CONDITIONS:
+                    raise
+                self._conditions.no_only_new()
+                self._client.run("put_object", **request)
+        except Failure as failure:
+            if failure.kind is Kind.REFUSED:
+                raise self._taken(name) from failure
+            held = self._held(name) if failure.lost else None
+            if held is not None and held != data:
+                raise self._taken(name) from failure
+            if held is None:
+                raise self._unsettled(failure, name) from failure
+
+    @contextlib.contextmanager
+    def writer(self, name: str, *, expected_size: int = 0, durable: bool = True) -> Iterator[Sink]:
+        """See `Storage.writer`; parts are sent as they come, and count when all are there."""
+        self._look_first(name)
+        upload = Upload(
+            self._client,
+            self._bucket,
+            self._key(name),
+            expected_size=expected_size,
+            condition=self._conditions.only_new,
+        )
+        try:
+            yield _UploadSink(self, name, upload)
+            try:
+                upload.finish()
+            except Failure as failure:
+                if failure.kind is Kind.REFUSED:
+                    raise self._taken(name) from failure
+                raise self._unsettled(failure, name) from failure
+        except BaseException:
+            upload.abort()
+            raise
+
+    def replace(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        """See `Storage.replace`."""
+        try:
+            self._client.run("put_object", **self._target(name), Body=data)
+        except Failure as failure:
+            if not failure.lost or self._held(name) != data:
+                raise self._unsettled(failure, name) from failure
+
+    def swap(self, name: str, expected: bytes, data: bytes, *, durable: bool = True) -> bool:
+        """See `Storage.swap`; by If-Match, where the service keeps it."""
+        self._need_swaps(name)
+        try:
+            content, tag = self._get(name)
+        except NotFoundError:
+            return False
+        if content != expected:
+            return False
+        try:
+            self._client.run("put_object", **self._target(name), Body=data, IfMatch=tag)
+        except Failure as failure:
+            # After a repeated request it may be our own success that is in the way.
+            if failure.lost and self._held(name) == data:
+                return True
+            if failure.kind in (Kind.REFUSED, Kind.ABSENT):
+                return False
+            raise self._unsettled(failure, name) from failure
+        return True
+
+    def copy(self, source: str, name: str, *, durable: bool = True) -> None:
+        """See `Storage.copy`; by the service, in parts above 5 GiB."""
+        old, new = self._key(source), self._target(name)
+        head = self._head(old, source)
+        if head is None:
+            raise self._absent(source)
+        if old == new["Key"]:
+            return
+        origin = {"Bucket": self._bucket, "Key": old}
+        try:
+            if head["ContentLength"] > _LARGEST_COPY:
+                copy_in_parts(self._client, origin, new, head)
+            else:
+                self._client.run("copy_object", CopySource=origin, **new)
+        except Failure as failure:
+            raise self._error(failure, "copy", source) from failure
+
+    def delete(self, name: str) -> None:
+        """See `Storage.delete`."""
+        try:
+            self._client.run("delete_object", **self._target(name))
+        except Failure as failure:
+            if failure.kind is not Kind.ABSENT:
+                raise self._error(failure, "delete", name) from failure
+
+    def _target(self, name: str) -> dict[str, Any]:
+        return {"Bucket": self._bucket, "Key": self._key(name)}
+
+    def _pages(self, prefix: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        request = {"Bucket": self._bucket, "Prefix": prefix, **parameters}
+        while True:
+            try:
+                page = self._client.run("list_objects_v2", **request)
+            except Failure as failure:
+                raise self._error(failure, "list", "") from failure
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            request["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _subfolders(self, inside: str, prefix: str) -> set[str]:
+        return {
+            row["Prefix"][len(inside) : -1]
+            for page in self._pages(inside + prefix, Delimiter="/")
+            for row in page.get("CommonPrefixes", ())
+        }
+
+    def _head(self, key: str, name: str) -> dict[str, Any] | None:
+        try:
+            return self._client.run("head_object", Bucket=self._bucket, Key=key)
+        except Failure as failure:
+            # A HEAD has no body to tell an absent bucket from an absent object.
+            if failure.kind in (Kind.ABSENT, Kind.NO_BUCKET):
+                return None
+            raise self._error(failure, "look at", name) from failure
+
+    def _get(self, name: str, limit: int | None = None) -> tuple[bytes, str]:
+        part = {} if limit is None else {"Range": f"bytes=0-{max(limit, 1) - 1}"}
+        try:
+            answer = self._client.run("get_object", **self._target(name), **part)
+        except Failure as failure:
+            if failure.kind is Kind.RANGE:  # It is empty.
+                return b"", ""
+            raise self._error(failure, "read", name) from failure
+        return answer["Body"][:limit], answer["ETag"]
+
+    def _held(self, name: str) -> bytes | None:
+        """Return what a lost reply may have left; None where that cannot be told."""
+        with contextlib.suppress(CkptstoreError):
+            return self.read(name)
+        return None
+
+    def _need_swaps(self, name: str) -> None:
+        inside = self._inside("")
+        try:
+            able = self._conditions.ask_swaps(f"{inside}{TEMPORARY}{secrets.token_hex(8)}")
+        except Failure as failure:
+            raise self._error(failure, "replace", name) from failure
+        if not able:
+            raise UnsupportedError(
+                f"{self.location} cannot replace a file on condition: {self._client.endpoint} does "
+                "not keep If-Match; remove the checkpoint first (ckptstore rm)"
+            )
+
+    def _error(self, failure: Failure, action: str, name: str) -> CkptstoreError:
+        return failure.error(
+            action, self._said(name), bucket=self._bucket, endpoint=self._client.endpoint
+        )
+
+    def _unsettled(self, failure: Failure, name: str) -> CkptstoreError:
+        if not failure.lost:
+            return self._error(failure, "write", name)
+        return UnknownOutcomeError(
+            f"no reply came from {self._client.endpoint} to the last request for "
+            f"{self._said(name)} ({failure.said}); it may still take effect; look at what is "
+            "there, then try again",
+            committed=None,
+        )
+
+
+class _UploadSink:
+    def __init__(self, storage: S3Storage, name: str, upload: Upload) -> None:
+        self._storage = storage
+        self._name = name
+        self._upload = upload
+
+    def write(self, data: memoryview, /) -> None:
+        try:
+            self._upload.write(data)
+        except Failure as failure:
+            raise self._storage._error(failure, "write", self._name) from failure
+
+
+class _Reader(RangeReader):
+    """Reads the object that was there when it was opened, and no other."""
+
+    def __init__(self, storage: S3Storage, name: str, size: int, tag: str) -> None:
+        self.size = size
+        self._storage = storage
+        self._name = name
+        self._tag = tag
+
+    def readinto(self, start: int, target: memoryview) -> None:
+        view = target.cast("B")
+        storage, name = self._storage, self._name
+        if start + len(view) > self.size:
+            raise storage._short(name, self.size, start + len(view))
+        try:
+            fetch(storage._client, storage._target(name), self._tag, start, view)
+        except Failure as failure:
+            if failure.kind in (Kind.REFUSED, Kind.RANGE):
+                raise NotFoundError(
+                    f"{storage._said(name)} was replaced while it was read; open it again"
+                ) from failure
+            raise storage._error(failure, "read", name) from failure
+
+
+def _entry(name: str, size: int, row: Mapping[str, Any]) -> Entry:
+    # rclone's listings leave out the quotes that every ETag elsewhere has.
+    # A HEAD tells whole seconds only.
+    modified = float(int(row["LastModified"].timestamp()))
+    return Entry(name, size, modified, row["ETag"].strip('"'))

@@ -1,0 +1,238 @@
+"""Requests to S3: one connection pool per process and set of options, with our own retries.
+
+botocore's and s3fs' retries are switched off, because what a failure means depends on whether an
+earlier attempt may have arrived: only who repeats a request can know that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import io
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from ckptstore.errors import StorageError, UnsupportedError
+from ckptstore.storage.s3failure import Failure, Kind, failure_of
+
+__all__ = ["AWS", "Client", "client_for"]
+
+AWS = "https://s3.amazonaws.com"
+
+_T = TypeVar("_T")
+_SETTINGS = {
+    "max_pool_connections": 32,
+    "connect_timeout": 5,
+    "read_timeout": 30,
+    "retries": {"total_max_attempts": 1, "mode": "standard"},
+}
+_MOST_ATTEMPTS = 8
+_LONGEST_WAIT = 4.0
+_GIVE_UP = 45.0
+_GIVE_UP_UNREACHABLE = 10.0
+
+
+class Client:
+    """Sends requests for every storage of this process that has the same options.
+
+    Args:
+        options: fsspec's storage options for s3fs.
+
+    Attributes:
+        endpoint: the server's URL, without credentials.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._arguments, endpoint = _prepared(options)
+        self.endpoint = _public(endpoint) if endpoint else AWS
+        self._lock = threading.Lock()
+        self._connected: tuple[int, Any] | None = None
+
+    def run(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        """Send a request and wait for its answer.
+
+        Args:
+            operation: boto's name of it.
+            **parameters: boto's parameters; ``into`` as in `send`.
+
+        Raises:
+            Failure: it failed, and repeating it did not help.
+        """
+        return self.wait(self.send(operation, **parameters))
+
+    def start(self, work: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
+        """Begin something in the thread that does all the input and output."""
+        return asyncio.run_coroutine_threadsafe(work, self._fs().loop)
+
+    def wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Do something there and wait for it; an interrupt of this thread ends it there too."""
+        future = self.start(work)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def send(
+        self, operation: str, *, into: memoryview | None = None, **parameters: Any
+    ) -> dict[str, Any]:
+        """Send a request, again where that makes sense, and return the answer.
+
+        Args:
+            operation: boto's name of it.
+            into: for ``get_object``: where the body goes, which must have exactly this size;
+                without it the answer's Body is bytes.
+            **parameters: boto's; a Body is bytes, or an `io.BytesIO` that is sent whole.
+
+        Raises:
+            Failure: it failed, and repeating it did not help.
+        """
+        began = time.monotonic()
+        lost = False
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self._attempt(operation, into, parameters)
+            except Exception as error:  # What s3fs, botocore and aiohttp raise has no common base.
+                failure = failure_of(error)
+            lost = lost or failure.lost
+            patience = _GIVE_UP_UNREACHABLE if failure.kind is Kind.UNREACHABLE else _GIVE_UP
+            pause = min(0.2 * 2 ** (attempt - 1), _LONGEST_WAIT) * random.uniform(0.5, 1)  # noqa: S311
+            tired = time.monotonic() + pause > began + patience
+            if not failure.again or attempt == _MOST_ATTEMPTS or tired:
+                failure.lost = lost
+                raise failure
+            await asyncio.sleep(pause)
+
+    async def _attempt(
+        self, operation: str, into: memoryview | None, parameters: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        fs = self._fs()
+        try:
+            await fs.set_session()
+        except (TypeError, ValueError) as error:
+            raise _unfit(self._arguments, error) from error
+        sent = dict(parameters)
+        body = sent.get("Body")
+        if body is not None:
+            # aiohttp warns of large bytes, and reads a buffer in pieces.
+            sent["Body"] = buffer = body if isinstance(body, io.BytesIO) else io.BytesIO(body)
+            buffer.seek(0)
+        answer: dict[str, Any] = await fs._call_s3(operation, **sent)
+        if operation == "get_object":
+            stream = answer["Body"]
+            try:
+                if into is not None and answer["ETag"] != sent["IfMatch"]:
+                    # There are servers that ignore the condition.
+                    raise Failure(Kind.REFUSED, "the object has changed")
+                answer["Body"] = await (stream.read() if into is None else _fill(stream, into))
+            finally:
+                stream.close()
+        return answer
+
+    def _fs(self) -> Any:
+        """Return s3fs' filesystem, made when first needed and again after a fork."""
+        with self._lock:
+            if self._connected is None or self._connected[0] != os.getpid():
+                self._connected = os.getpid(), _filesystem(self._arguments)
+            return self._connected[1]
+
+
+_CLIENTS: weakref.WeakValueDictionary[str, Client] = weakref.WeakValueDictionary()
+_CLIENTS_LOCK = threading.Lock()
+
+
+def client_for(options: Mapping[str, Any]) -> Client:
+    """Return the client for these options, the same one as long as somebody uses it."""
+    # Other variables mean other credentials or another endpoint.
+    variables = {name: os.environ[name] for name in sorted(os.environ) if name.startswith("AWS_")}
+    key = repr((os.getpid(), sorted(options.items(), key=str), variables))
+    with _CLIENTS_LOCK:
+        client = _CLIENTS.get(key)
+        if client is None:
+            client = _CLIENTS[key] = Client(options)
+        return client
+
+
+def _prepared(options: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Return the arguments of s3fs' filesystem, and the endpoint where one is named."""
+    import fsspec
+
+    merged: dict[str, Any] = {**fsspec.config.conf.get("s3", {}), **options}
+    inner = merged.get("client_kwargs") or {}
+    endpoint = (
+        merged.get("endpoint_url")
+        or inner.get("endpoint_url")
+        or os.environ.get("AWS_ENDPOINT_URL_S3")
+        or os.environ.get("AWS_ENDPOINT_URL")
+        or _configured_endpoint(merged.get("profile"))
+    )
+    settings: dict[str, Any] = dict(_SETTINGS)
+    host = urlsplit(endpoint or AWS).hostname or ""
+    if not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        # Many servers that are not AWS' refuse the checksums that botocore adds by itself.
+        settings["request_checksum_calculation"] = "when_required"
+        settings["response_checksum_validation"] = "when_required"
+    merged["config_kwargs"] = {**settings, **(merged.get("config_kwargs") or {})}
+    merged.update(use_listings_cache=False, skip_instance_cache=True, asynchronous=False)
+    return merged, endpoint
+
+
+def _configured_endpoint(profile: str | None) -> str | None:
+    """Return the endpoint that the AWS configuration file names, if any."""
+    import botocore.exceptions
+    import botocore.session
+
+    session = botocore.session.Session(profile=profile)
+    try:
+        scoped = session.get_scoped_config()
+        services = session.full_config.get("services", {}).get(scoped.get("services"), {})
+    except botocore.exceptions.BotoCoreError:
+        return None  # The request will say what is wrong with it.
+    found = services.get("s3", {}).get("endpoint_url") or scoped.get("endpoint_url")
+    return str(found) if found else None
+
+
+def _filesystem(arguments: Mapping[str, Any]) -> Any:
+    try:
+        import s3fs
+    except ImportError as error:
+        raise UnsupportedError(f"S3 needs the package s3fs: {error}; install it") from error
+    try:
+        filesystem = s3fs.S3FileSystem(**arguments)
+    except (TypeError, ValueError, KeyError) as error:
+        raise _unfit(arguments, error) from error
+    filesystem.retries = 1
+    return filesystem
+
+
+def _unfit(arguments: Mapping[str, Any], error: Exception) -> StorageError:
+    # What a value was may be a secret, so only names are told.
+    return StorageError(
+        f"the storage options {sorted(arguments)} or the AWS configuration do not fit S3 "
+        f"({type(error).__name__}); see what s3fs.S3FileSystem takes"
+    )
+
+
+async def _fill(stream: Any, target: memoryview) -> None:
+    """Read a body into memory that is there already, so that no second copy of it is."""
+    place = 0
+    while data := await stream.read(2**18):
+        if place + len(data) > len(target):
+            raise EOFError("the answer is longer than what was asked for")
+        target[place : place + len(data)] = data
+        place += len(data)
+    if place < len(target):
+        raise EOFError("the answer ended early")
+
+
+def _public(endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
