@@ -1,0 +1,269 @@
+"""The bundle: our format, a folder of readable files.
+
+    config.json          architecture; any JSON object
+    tokenizer.json       {"token_kind": ...}
+    training_state.json  {"step": ..., "optimizer_file": ..., "<name>_file": ..., more fields}
+    model.pt             the state dict alone
+    optimizer.pt         the optimizer's state dict
+    <name>.pt            a further state
+
+Only model.pt has to be there. What is absent is None, and what is unknown is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from ckptstore import ptfile
+from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError, UnsupportedError
+from ckptstore.formats.base import Contents, Files, Format, NewFiles, Reader
+from ckptstore.manifest import MANIFEST, TensorInfo, dump_json, parse_json, plain_name
+
+__all__ = ["BundleFormat"]
+
+MODEL, OPTIMIZER = "model.pt", "optimizer.pt"
+CONFIG, TOKENIZER, TRAINING = "config.json", "tokenizer.json", "training_state.json"
+_FILE = "_file"
+_MOST_TRAINING = 1024
+
+
+class BundleFormat(Format):
+    """Reads and writes bundles, committed or not."""
+
+    name: ClassVar[str] = "bundle"
+    writable: ClassVar[bool] = True
+
+    def matches(self, files: Files) -> bool:
+        """Whether there is a model.pt."""
+        return MODEL in files.names()
+
+    def read(self, files: Files) -> Reader:
+        """Return the checkpoint in a folder, from its JSON files alone.
+
+        Raises:
+            CorruptionError: a JSON file is malformed, or there is no model.pt.
+            UnsafeError: training_state.json names an optimizer file that is no plain name.
+        """
+        return _BundleReader(files)
+
+    def write(self, contents: Contents, files: NewFiles) -> None:
+        """Write a bundle; the caller commits it.
+
+        Raises:
+            UnsupportedError: something is not JSON, training_state.json would reach 1 KB, or a
+                state has a name that no file can have.
+            UnsafeError: a value could only be read back by running code.
+        """
+        parts = [(MODEL, contents.model, "the model")]
+        if contents.optimizer is not None:
+            parts.append((OPTIMIZER, contents.optimizer, "the optimizer"))
+        for name, state in contents.states.items():
+            parts.append((_state_file(name), state, f"the state {name!r}"))
+        texts = _texts(contents)
+        from ckptstore import tensors
+
+        # All is checked before the first byte is written.
+        for _, state, what in parts:
+            tensors.check(state, what)
+        for file, text in texts.items():
+            files.write_text(file, text)
+        for file, state, what in parts:
+            with files.create(file, expected_size=tensors.size_of(state)) as sink:
+                tensors.save(state, sink, what=what)
+
+
+class _BundleReader(Reader):
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._names = frozenset(files.names())
+        self.config = self._json(CONFIG)
+        self.tokenizer_state = self._json(TOKENIZER)
+        self.training_state = self._json(TRAINING)
+        fields = self.training_state or {}
+        self.step = self._step(fields.get("step"))
+        optimizer = fields.get("optimizer_file")
+        if optimizer is not None:
+            optimizer = plain_name(optimizer, self._where(TRAINING))
+        self._optimizer: str | None = optimizer
+        self.has_optimizer = optimizer in self._names
+        self._states = {
+            name.removesuffix(_FILE): value
+            for name, value in fields.items()
+            if name.endswith(_FILE) and name != "optimizer_file" and self._is_state(value)
+        }
+
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Return the model's tensors: from the manifest, or from the directory of model.pt."""
+        manifest = self._files.manifest
+        entry = manifest.files.get(MODEL) if manifest is not None else None
+        infos = entry.tensors if entry is not None else None
+        if infos is None:
+            self._require(MODEL)
+            with self._files.open(MODEL) as file:
+                infos = ptfile.index(file, self._where(MODEL))
+        return dict(ptfile.repaired(infos))
+
+    def load_model(
+        self, names: Sequence[str] | None = None, map_location: Any = "cpu"
+    ) -> dict[str, Any]:
+        """Return the state dict, or the named tensors of it, without prefixes and wrapper."""
+        self._require(MODEL)
+        state = self._load(MODEL, map_location, names)
+        if not isinstance(state, Mapping):
+            raise CorruptionError(
+                f"{self._where(MODEL)} holds a {type(state).__name__}, not a state dict"
+            )
+        return state if names is not None else ptfile.repaired(state)  # type: ignore[return-value]
+
+    def load_optimizer(self, map_location: Any = "cpu") -> dict[str, Any] | None:
+        """Return the optimizer's state dict, or None where none is named."""
+        if self._optimizer is None:
+            return None
+        if not self.has_optimizer:
+            raise NotFoundError(
+                f"no {self._optimizer} in {self._files.location}, though its {TRAINING} names it: "
+                "an inference copy; copy that file too, or start with a fresh optimizer"
+            )
+        state: dict[str, Any] = self._load(self._optimizer, map_location)
+        return state
+
+    def states(self) -> tuple[str, ...]:
+        """Return the names of the further states."""
+        return tuple(self._states)
+
+    def load_state(self, name: str, map_location: Any = "cpu") -> Any:
+        """Return a further state by name."""
+        if name not in self._states:
+            named = (self.training_state or {}).get(name + _FILE)
+            if isinstance(named, str):
+                plain_name(named, self._where(TRAINING))
+            there = ", ".join(map(repr, self._states)) or "none"
+            raise NotFoundError(f"no state {name!r} in {self._files.location}; it has {there}")
+        file = self._states[name]
+        if file not in self._names:
+            raise NotFoundError(
+                f"no {file} in {self._files.location}, though its {TRAINING} names it; "
+                "copy that file too"
+            )
+        return self._load(file, map_location)
+
+    def files(self) -> tuple[str, ...]:
+        """Return the files that are there, and those that the manifest has besides."""
+        named = [MODEL, CONFIG, TOKENIZER, TRAINING]
+        if self._optimizer is not None:
+            named.append(self._optimizer)
+        named += self._states.values()
+        manifest = self._files.manifest
+        listed = {*manifest.texts, *manifest.files} if manifest is not None else set()
+        there = [name for name in named if name in self._names or name in listed]
+        return tuple(dict.fromkeys([*there, *sorted(listed)]))
+
+    def for_inference(self) -> tuple[str, ...]:
+        """Return model, config and tokenizer."""
+        return tuple(name for name in (MODEL, CONFIG, TOKENIZER) if name in self._names)
+
+    def _json(self, name: str) -> dict[str, Any] | None:
+        if name not in self._names:
+            return None
+        return parse_json(self._files.text(name), self._where(name))
+
+    def _step(self, value: Any) -> int | None:
+        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+            return value
+        raise CorruptionError(
+            f"{self._where(TRAINING)} has the step {value!r}, not a whole number; correct it"
+        )
+
+    def _is_state(self, value: Any) -> bool:
+        """Whether a field ``<name>_file`` names a file of ours, or is about something else."""
+        try:
+            file = plain_name(value, TRAINING)
+        except UnsafeError:
+            return False
+        return file in self._names or file.endswith(".pt")
+
+    def _load(self, name: str, map_location: Any, names: Sequence[str] | None = None) -> Any:
+        from ckptstore import tensors
+
+        with self._files.open(name) as file:
+            return tensors.load(
+                file,
+                map_location=map_location,
+                names=names,
+                proved=self._files.manifest is not None,
+                where=self._where(name),
+            )
+
+    def _require(self, name: str) -> None:
+        if name not in self._names:
+            raise CorruptionError(
+                f"{self._files.location} has no {name}, which every bundle has; "
+                "restore it from a good copy"
+            )
+
+    def _where(self, name: str) -> str:
+        return f"{name} in {self._files.location}"
+
+
+def _state_file(name: str) -> str:
+    file = f"{name}.pt"
+    try:
+        plain_name(file, "state=")
+    except UnsafeError as error:
+        raise UnsupportedError(
+            f"a state cannot be called {name!r}: its file would be {file!r}; choose a plain name"
+        ) from error
+    taken = (MODEL, OPTIMIZER, MANIFEST.replace(".json", ".pt"))
+    if file.lower() in taken or not name or name.startswith("."):
+        raise UnsupportedError(
+            f"a state cannot be called {name!r}, for another file is; choose a different name"
+        )
+    return file
+
+
+def _texts(contents: Contents) -> dict[str, str]:
+    """Return the JSON files of a bundle by name."""
+    values: dict[str, Mapping[str, Any] | None] = {
+        CONFIG: contents.config,
+        TOKENIZER: contents.tokenizer_state,
+    }
+    texts = {}
+    for name, value in values.items():
+        if value is not None:
+            texts[name] = _dumped(name, value)
+    training = _training_fields(contents)
+    if training:
+        texts[TRAINING] = _dumped(TRAINING, training)
+        if len(texts[TRAINING].encode()) >= _MOST_TRAINING:
+            largest = max(training, key=lambda field: len(dump_json(training[field])))
+            raise UnsupportedError(
+                f"{TRAINING} would have {len(texts[TRAINING].encode())} bytes, and stays under "
+                f"{_MOST_TRAINING}; its largest field is {largest!r}: pass it in state= instead"
+            )
+    return texts
+
+
+def _training_fields(contents: Contents) -> dict[str, Any]:
+    """Return training_state.json: step and file names come from what is saved, never before it."""
+    fields: dict[str, Any] = {}
+    if contents.step is not None:
+        fields["step"] = contents.step
+    if contents.optimizer is not None:
+        fields["optimizer_file"] = OPTIMIZER
+    for name in contents.states:
+        fields[name + _FILE] = _state_file(name)
+    for name, value in contents.training_state.items():
+        stale = name.endswith(_FILE) and isinstance(value, str) and value.endswith(".pt")
+        if name not in ("step", "optimizer_file") and name not in fields and not stale:
+            fields[name] = value
+    return fields
+
+
+def _dumped(name: str, value: Mapping[str, Any]) -> str:
+    if not isinstance(value, Mapping):
+        raise UnsupportedError(f"{name} has to be a JSON object, not a {type(value).__name__}")
+    try:
+        return dump_json(dict(value))
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{name}: {error}") from error

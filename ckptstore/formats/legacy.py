@@ -1,0 +1,225 @@
+"""The legacy single file: ``latest.pt``, ``final.pt``, or any `.pt` that a location names.
+
+It holds ``{"model_state_dict", "config", "tokenizer", "step", "optimizer_state_dict"}``, of which
+every key but the first may be missing or None, and sometimes more. Read only, never written:
+everything but the weights comes out of its pickle without torch, and the weights come record by
+record, so that the optimizer's bytes are not read with them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from ckptstore import ptfile
+from ckptstore.errors import CkptstoreError, CorruptionError, NotFoundError, UnsafeError
+from ckptstore.formats.base import Files, Format, Reader
+from ckptstore.manifest import TensorInfo, plain_name
+
+__all__ = ["LegacyFormat"]
+
+_NAMES = ("latest.pt", "final.pt")
+_MODEL, _OPTIMIZER = "model_state_dict", "optimizer_state_dict"
+_KNOWN = (_MODEL, _OPTIMIZER, "config", "tokenizer", "step")
+# One persistent mask for each attention head: no parameter, and made anew by the model.
+_MASK = re.compile(r"blocks\.\d+\.sa\.heads\.\d+\.tril")
+# Extra keys stay fields while a bundle's training_state.json has room for them.
+_MOST_FIELDS = 600
+
+
+class LegacyFormat(Format):
+    """Reads single files of the code base that came before bundles."""
+
+    name: ClassVar[str] = "legacy"
+    yields_to: ClassVar[tuple[str, ...]] = ("bundle",)
+
+    def matches(self, files: Files) -> bool:
+        """Whether there is a latest.pt or final.pt, or the one `.pt` is such a file."""
+        names = files.names()
+        if any(name in names for name in _NAMES):
+            return True
+        if len(names) != 1 or not names[0].endswith(".pt"):
+            return False
+        try:
+            root = _read(files, names[0]).root
+        except CkptstoreError:
+            return True  # Whoever opens it is told what is wrong with it.
+        return isinstance(root, dict) and (_MODEL in root or _is_state_dict(root))
+
+    def read(self, files: Files) -> Reader:
+        """Return the checkpoint in a single file.
+
+        Raises:
+            NotFoundError: there is none of the files.
+            CorruptionError: the file is damaged, or holds no weights.
+            UnsafeError: it holds more than tensors, numbers, text and containers of these.
+        """
+        names = files.names()
+        name = next((name for name in _NAMES if name in names), None)
+        if name is None:
+            name = next((name for name in names if name.endswith(".pt")), None)
+        if name is None:
+            raise NotFoundError(f"{files.location} has neither latest.pt nor final.pt")
+        return _LegacyReader(files, name)
+
+
+class _LegacyReader(Reader):
+    def __init__(self, files: Files, name: str) -> None:
+        self._files = files
+        self._name = name
+        self._where = f"{name} in {files.location}"
+        self._pt = _read(files, name)
+        root = self._pt.root
+        if not isinstance(root, dict):
+            raise CorruptionError(f"{self._where} holds a {type(root).__name__}, not a checkpoint")
+        bare = _MODEL not in root
+        if bare and not (len(files.names()) == 1 and _is_state_dict(root)):
+            held = ", ".join(map(repr, list(root)[:8])) or "nothing"
+            raise CorruptionError(
+                f"{self._where} holds no {_MODEL!r}, so it is no legacy checkpoint; it holds {held}"
+            )
+        self._model: Callable[[Any], Any] = _weights if bare else _weights_within
+        if not isinstance(root.get(_MODEL, root), Mapping):
+            raise CorruptionError(f"{self._where} has a {_MODEL!r} that is no dict of tensors")
+        self._extra: dict[str, str] = {}
+        if not bare:
+            self._read_fields(root)
+
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Return the model's tensors, from the file's directory and pickle."""
+        stubs = {
+            name: stub
+            for name, stub in self._model(self._pt.root).items()
+            if isinstance(stub, ptfile.TensorStub)
+        }
+        return ptfile.infos(stubs, self._pt.records)
+
+    def load_model(
+        self, names: Sequence[str] | None = None, map_location: Any = "cpu"
+    ) -> dict[str, Any]:
+        """Return the state dict, or the named tensors of it, without masks and prefixes."""
+        state: dict[str, Any] = self._load(self._model, map_location, names)
+        return state
+
+    def load_optimizer(self, map_location: Any = "cpu") -> dict[str, Any] | None:
+        """Return the optimizer's state dict, or None where there is none."""
+        if not self.has_optimizer:
+            return None
+        state: dict[str, Any] = self._load(lambda root: root[_OPTIMIZER], map_location)
+        return state
+
+    def states(self) -> tuple[str, ...]:
+        """Return the names of further keys that are too large for JSON, or hold tensors."""
+        return tuple(self._extra)
+
+    def load_state(self, name: str, map_location: Any = "cpu") -> Any:
+        """Return what stands under a further key."""
+        if name not in self._extra:
+            there = ", ".join(map(repr, self._extra)) or "none"
+            raise NotFoundError(f"no state {name!r} in {self._where}; it has {there}")
+        return self._load(lambda root: root[self._extra[name]], map_location)
+
+    def files(self) -> tuple[str, ...]:
+        """Return the one file."""
+        return (self._name,)
+
+    def _read_fields(self, root: Mapping[Any, Any]) -> None:
+        self.config = self._object(root, "config")
+        self.tokenizer_state = self._object(root, "tokenizer")
+        self.has_optimizer = root.get(_OPTIMIZER) is not None
+        step = root.get("step")
+        if step is not None and (not isinstance(step, int) or isinstance(step, bool)):
+            raise CorruptionError(f"{self._where} has the step {step!r}, not a whole number")
+        self.step = step
+        fields: dict[str, Any] = {} if step is None else {"step": step}
+        for key, value in root.items():
+            if key in _KNOWN or not isinstance(key, str) or value is None:
+                continue
+            plain = _plain(value)
+            if plain is not _NOT_JSON and len(json.dumps({**fields, key: plain})) < _MOST_FIELDS:
+                fields[key] = plain
+            else:
+                self._extra[_state_name(key, root)] = key
+        self.training_state = fields or None
+
+    def _object(self, root: Mapping[Any, Any], key: str) -> dict[str, Any] | None:
+        value = root.get(key)
+        if value is None:
+            return None
+        plain = _plain(value)
+        if not isinstance(plain, dict):
+            raise CorruptionError(
+                f"{self._where} has a {key!r} that is no JSON object but a {type(value).__name__}"
+            )
+        return plain
+
+    def _load(
+        self, part: Callable[[Any], Any], map_location: Any, names: Sequence[str] | None = None
+    ) -> Any:
+        from ckptstore import tensors
+
+        with self._files.open(self._name) as file:
+            return tensors.load(
+                file,
+                map_location=map_location,
+                names=names,
+                part=part,
+                proved=self._files.manifest is not None,
+                where=self._where,
+            )
+
+
+def _read(files: Files, name: str) -> ptfile.PtFile:
+    with files.open(name) as file:
+        return ptfile.read(file, f"{name} in {files.location}")
+
+
+def _weights(state: Any) -> dict[str, Any]:
+    """Return a state dict as its model has it; of stubs and of tensors alike."""
+    found = ptfile.repaired(state)
+    for name in [name for name in found if isinstance(name, str) and _MASK.fullmatch(name)]:
+        del found[name]
+    return found
+
+
+def _weights_within(root: Any) -> dict[str, Any]:
+    return _weights(root[_MODEL])
+
+
+def _is_state_dict(root: Mapping[Any, Any]) -> bool:
+    state = ptfile.unwrapped(root)
+    return bool(state) and all(
+        isinstance(name, str) and isinstance(value, ptfile.TensorStub)
+        for name, value in state.items()
+    )
+
+
+def _state_name(key: str, root: Mapping[Any, Any]) -> str:
+    """Return what a further key is called as a state; a name that a file can have."""
+    name = key.removesuffix("_state_dict")
+    if not name or name in root or name in ("model", "optimizer"):
+        name = key
+    try:
+        return plain_name(name, "a key")
+    except UnsafeError:
+        return re.sub(r"[^\w.-]", "_", name).strip(".") or "state"
+
+
+_NOT_JSON = object()
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it, or a marker where JSON has no such thing."""
+    if isinstance(value, ptfile.Token):
+        return str(value)
+    if isinstance(value, dict):
+        items = {str(key): _plain(inner) for key, inner in value.items()}
+        return _NOT_JSON if _NOT_JSON in items.values() else items
+    if isinstance(value, (list, tuple)):
+        values = [_plain(inner) for inner in value]
+        return _NOT_JSON if any(inner is _NOT_JSON for inner in values) else values
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return _NOT_JSON
+    return value if value is None or isinstance(value, (bool, int, float, str)) else _NOT_JSON

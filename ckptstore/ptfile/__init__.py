@@ -1,0 +1,179 @@
+"""The `.pt` container, read without torch: its directory, and what its pickle says.
+
+A `.pt` is a zip of stored records: ``data.pkl`` says which tensors there are and looks into the
+records ``data/0``, ``data/1``, ... for their bytes. `read` looks at the directory and the pickle
+alone, builds stubs and runs nothing (G5).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from ckptstore.errors import CorruptionError, UnsupportedError
+from ckptstore.manifest import TensorInfo
+from ckptstore.ptfile.archive import Archive, Record, Spans, read_archive, read_at
+from ckptstore.ptfile.names import chosen, flattened, repaired, repaired_names, unwrapped
+from ckptstore.ptfile.pickles import unpickle
+from ckptstore.ptfile.stubs import Size, StorageStub, TensorStub, Token
+
+__all__ = [
+    "Archive",
+    "PtFile",
+    "Record",
+    "Size",
+    "StorageStub",
+    "TensorStub",
+    "Token",
+    "check_crc32",
+    "check_records",
+    "chosen",
+    "index",
+    "infos",
+    "read",
+    "repaired",
+    "repaired_names",
+    "unwrapped",
+]
+
+_MOST_PICKLE = 64 * 2**20
+_PIECE = 2**20
+
+
+@dataclass(frozen=True)
+class PtFile:
+    """What a `.pt` holds, its tensors as stubs.
+
+    Attributes:
+        archive: the directory.
+        root: the object that was saved, with stubs in the place of all that is torch's.
+        stubs: every tensor in it, by the keys that lead to it, joined by dots; a wrapper
+            ``{"state_dict": ...}`` is left out of the names.
+        byteorder: of the numbers in the records: ``little`` or ``big``.
+    """
+
+    archive: Archive
+    root: Any
+    stubs: Mapping[str, TensorStub]
+    byteorder: str
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """Each record by name, such as ``data/0``."""
+        return self.archive.records
+
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Each tensor by name."""
+        return infos(self.stubs, self.records)
+
+    def ties(self) -> list[tuple[str, ...]]:
+        """Return the groups of tensors that look into one and the same record."""
+        groups: dict[str, list[str]] = {}
+        for name, stub in self.stubs.items():
+            if stub.record is not None:
+                groups.setdefault(stub.record, []).append(name)
+        return [tuple(names) for names in groups.values() if len(names) > 1]
+
+
+def read(file: BinaryIO, where: str) -> PtFile:
+    """Return what a `.pt` holds, from a few small reads: its directory and its pickle (G5).
+
+    Args:
+        file: seekable; left open.
+        where: what to call it in errors, such as ``model.pt in s3://bucket/dante``.
+
+    Raises:
+        CorruptionError: it is no `.pt`, is truncated or malformed, or claims what it lacks.
+        UnsafeError: it holds more than tensors, numbers, text and containers of these, or is in
+            a form that cannot be checked before it is read; nothing was run.
+    """
+    spans = Spans(file, where)
+    archive = read_archive(spans, where)
+    data = _record(spans, archive, "data.pkl", _MOST_PICKLE)
+    sizes = {name: record.size for name, record in archive.records.items()}
+    root = unpickle(data, sizes, where)
+    byteorder = "little"
+    if "byteorder" in archive.records:
+        byteorder = _record(spans, archive, "byteorder", 6).decode("ascii", "replace")
+    if byteorder not in ("little", "big"):
+        raise CorruptionError(
+            f"{where} is damaged: its byte order is {byteorder!r}; restore it from a good copy"
+        )
+    return PtFile(archive, root, flattened(root, where), byteorder)
+
+
+def index(file: BinaryIO, where: str) -> dict[str, TensorInfo]:
+    """Return the tensors in a `.pt` by name; that it returns proves the file safe to load.
+
+    Args:
+        file: seekable; left open.
+        where: what to call it in errors.
+
+    Raises:
+        CorruptionError: as `read`.
+        UnsafeError: as `read`.
+    """
+    return read(file, where).tensors
+
+
+def check_records(file: BinaryIO, where: str) -> None:
+    """Read a whole `.pt`, and compare every record with its CRC-32, in bounded memory (G4).
+
+    Args:
+        file: seekable; left open.
+        where: what to call it in errors.
+
+    Raises:
+        CorruptionError: a record is damaged; the message names it. Also as `read`.
+        UnsafeError: as `read`.
+    """
+    archive = read(file, where).archive
+    for record in sorted(archive.records.values(), key=lambda record: record.header):
+        start, crc32 = archive.start(file, record), 0
+        for done in range(0, record.size, _PIECE):
+            piece = read_at(file, start + done, min(_PIECE, record.size - done), where)
+            crc32 = zlib.crc32(piece, crc32)
+        check_crc32(record, crc32, where)
+
+
+def check_crc32(record: Record, crc32: int, where: str) -> None:
+    """Compare the CRC-32 of a record's bytes with what the directory says.
+
+    Raises:
+        CorruptionError: they differ.
+    """
+    if crc32 != record.crc32:
+        raise CorruptionError(
+            f"{where} is damaged: its record {record.name!r} has the CRC-32 {crc32:08x}, its "
+            f"directory says {record.crc32:08x}; restore it from a good copy"
+        )
+
+
+def infos(stubs: Mapping[str, TensorStub], records: Mapping[str, Record]) -> dict[str, TensorInfo]:
+    """Return what is known of tensors without reading them."""
+    return {
+        name: TensorInfo(
+            dtype=stub.dtype,
+            shape=stub.shape,
+            nbytes=stub.nbytes,
+            crc32=None if stub.record is None else records[stub.record].crc32,
+        )
+        for name, stub in stubs.items()
+    }
+
+
+def _record(spans: Spans, archive: Archive, name: str, most: int) -> bytes:
+    record = archive.records[name]
+    if record.size > most:
+        raise UnsupportedError(
+            f"{archive.where} has a {name} of {record.size} bytes, the most is {most}; "
+            "keep long lists as tensors"
+        )
+    # One read for header and bytes: the names, the padding and the record lie together.
+    start = archive.start(spans, record)
+    data = read_at(spans, start, record.size, archive.where)
+    check_crc32(record, zlib.crc32(data), archive.where)
+    return data

@@ -1,0 +1,32 @@
+"""Tensors into a `.pt` and out of it; the only package of ckptstore that imports torch.
+
+What is written is what `torch.save` writes, and plain ``torch.load(..., weights_only=True)``
+reads it. What is read is first looked through without torch (`ckptstore.ptfile`), then read by
+torch's weights-only loader straight into the tensors' memory; there is no other way in (G5, G6).
+"""
+
+from __future__ import annotations
+
+from ckptstore.ptfile.names import repaired
+from ckptstore.tensors.loading import load
+from ckptstore.tensors.modules import (
+    restore,
+    restore_model,
+    restore_optimizer,
+    state_dict_of,
+    state_of,
+)
+from ckptstore.tensors.saving import check, save, size_of
+
+__all__ = [
+    "check",
+    "load",
+    "repaired",
+    "restore",
+    "restore_model",
+    "restore_optimizer",
+    "save",
+    "size_of",
+    "state_dict_of",
+    "state_of",
+]

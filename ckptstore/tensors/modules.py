@@ -1,0 +1,250 @@
+"""State dicts out of models and optimizers, and into them again.
+
+A restore compares first and changes afterwards: what does not fit raises `UnsupportedError`,
+because the file is good and it is the model or optimizer that is another one; it is never applied
+in part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from ckptstore.errors import UnsupportedError
+from ckptstore.ptfile import repaired, repaired_names
+
+__all__ = ["restore", "restore_model", "restore_optimizer", "state_dict_of", "state_of"]
+
+_MOST_SHOWN = 5
+# What torch's optimizers keep for each element; other names may have shapes of their own.
+_ELEMENTWISE = frozenset(
+    (
+        *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg"),
+        *("grad_avg", "acc_delta", "sum", "ax", "prev"),
+    )
+)
+
+
+def state_dict_of(value: Any) -> Mapping[str, Any]:
+    """Return the state dict of a model, optimizer or anything else that has one.
+
+    Names come without what torch.compile, DataParallel and DistributedDataParallel put before
+    them. A mapping is returned as it is.
+
+    Raises:
+        UnsupportedError: it is no mapping and has no state dict.
+    """
+    if isinstance(value, Mapping):
+        return value
+    if not hasattr(value, "state_dict"):
+        raise UnsupportedError(
+            f"a {type(value).__qualname__} has no state_dict() and is no dict of tensors; pass a "
+            "model, an optimizer, or a state dict"
+        )
+    inner = _inner(value)
+    state: Mapping[str, Any] = inner.state_dict()
+    if isinstance(inner, torch.nn.Module) and any("_orig_mod" in name for name in state):
+        return repaired(state)
+    return state
+
+
+def state_of(value: Any) -> Any:
+    """Return the state dict of what has one, and anything else as it is."""
+    return value.state_dict() if hasattr(value, "state_dict") else value
+
+
+def restore(
+    model: Any,
+    weights: Mapping[str, Any] | None,
+    optimizer: Any,
+    moments: Mapping[str, Any] | None,
+    *,
+    where: str,
+) -> None:
+    """Restore a model and an optimizer in place; both are compared before either is changed.
+
+    Args:
+        model: or None.
+        weights: its state dict.
+        optimizer: or None.
+        moments: its state dict.
+        where: what to call the checkpoint in errors.
+
+    Raises:
+        UnsupportedError: names, shapes or groups differ; nothing was changed.
+    """
+    if optimizer is not None and moments is not None:
+        _check_optimizer(optimizer, moments, where)
+    if model is not None and weights is not None:
+        restore_model(model, weights, where=where)
+    if optimizer is not None and moments is not None:
+        restore_optimizer(optimizer, moments, where=where)
+
+
+def restore_model(
+    model: Any, state: Mapping[str, Any], *, strict: bool = True, where: str = "the checkpoint"
+) -> None:
+    """Load a state dict into a model, in place, whatever wraps either.
+
+    Args:
+        model: a module, compiled or distributed or not, or anything with ``load_state_dict``.
+        state: names with or without prefixes.
+        strict: whether every name has to be on both sides.
+        where: what to call the checkpoint in errors.
+
+    Raises:
+        UnsupportedError: names or shapes differ; the message says which, nothing was changed.
+    """
+    if not isinstance(model, torch.nn.Module):
+        model.load_state_dict(state)
+        return
+    inner = _inner(model)
+    own = inner.state_dict()
+    names = repaired_names(own)
+    found = repaired(state)
+    # A module that renames old keys as it loads is asked itself.
+    if not any(module._load_state_dict_pre_hooks for module in inner.modules()):
+        _check_model({names[name]: value for name, value in own.items()}, found, strict, where)
+    theirs = {clean: name for name, clean in names.items()}
+    renamed = type(found)((theirs.get(name, name), value) for name, value in found.items())
+    if hasattr(found, "_metadata") and all(old == new for old, new in names.items()):
+        renamed._metadata = found._metadata  # type: ignore[attr-defined]
+    try:
+        inner.load_state_dict(renamed, strict=strict)
+    except RuntimeError as error:
+        raise UnsupportedError(f"{where} does not fit the model: {error}") from error
+
+
+def restore_optimizer(
+    optimizer: Any, state: Mapping[str, Any], *, where: str = "the checkpoint"
+) -> None:
+    """Load a state dict into an optimizer, in place.
+
+    Args:
+        optimizer: a torch optimizer, or anything with ``load_state_dict``.
+        state: what its ``state_dict()`` returned.
+        where: what to call the checkpoint in errors.
+
+    Raises:
+        UnsupportedError: the groups, their parameters or the shapes differ; the message says
+            what, nothing was changed.
+    """
+    _check_optimizer(optimizer, state, where)
+    try:
+        optimizer.load_state_dict(state)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise UnsupportedError(
+            f"the optimizer state in {where} does not fit the optimizer: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _inner(value: Any) -> Any:
+    """Return the module within torch.compile's and the data-parallel wrappers."""
+    wrappers = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    while isinstance(value, torch.nn.Module):
+        if "_orig_mod" in value._modules:
+            value = value._modules["_orig_mod"]
+        elif isinstance(value, wrappers):
+            value = value.module
+        else:
+            break
+    return value
+
+
+def _check_model(
+    own: Mapping[str, Any], found: Mapping[str, Any], strict: bool, where: str
+) -> None:
+    faults = []
+    if strict:
+        faults += [_listed("it lacks", [name for name in own if name not in found])]
+        faults += [_listed("the model lacks", [name for name in found if name not in own])]
+    shapes = [
+        f"{name} is {list(found[name].shape)} there and {list(value.shape)} in the model"
+        for name, value in own.items()
+        if isinstance(value, torch.Tensor)
+        and not torch.nn.parameter.is_lazy(value)
+        and isinstance(found.get(name), torch.Tensor)
+        and found[name].shape != value.shape
+    ]
+    faults += [_listed("shapes differ:", shapes)]
+    faults = [fault for fault in faults if fault]
+    if faults:
+        raise UnsupportedError(
+            f"{where} does not fit the model: {'; '.join(faults)}; make the model from the "
+            "checkpoint's own config"
+        )
+
+
+def _check_optimizer(optimizer: Any, state: Mapping[str, Any], where: str) -> None:
+    groups = getattr(optimizer, "param_groups", None)
+    if not isinstance(groups, list):
+        return  # Not one of torch's kind: it knows itself what fits.
+    saved = state.get("param_groups") if isinstance(state, Mapping) else None
+    kept = state.get("state") if isinstance(state, Mapping) else None
+    fault = None
+    if not isinstance(saved, list) or not isinstance(kept, Mapping):
+        fault = "it has no param_groups and state, so it is no optimizer's state dict"
+    elif len(saved) != len(groups):
+        fault = f"it has {len(saved)} parameter groups, the optimizer {len(groups)}"
+    else:
+        fault = _group_fault(groups, saved) or _state_fault(groups, saved, kept)
+    if fault:
+        raise UnsupportedError(
+            f"the optimizer state in {where} does not fit the optimizer: {fault}; make the "
+            "optimizer as it was when it was saved, or go on with a fresh one"
+        )
+
+
+def _group_fault(groups: list[Any], saved: list[Any]) -> str | None:
+    for index, (group, other) in enumerate(zip(groups, saved, strict=True)):
+        held = other.get("params") if isinstance(other, Mapping) else None
+        if not isinstance(held, list):
+            return f"its group {index} lists no parameters"
+        if len(held) != len(group["params"]):
+            return (
+                f"its group {index} has {len(held)} parameters, the optimizer's "
+                f"{len(group['params'])}"
+            )
+        names, others = group.get("param_names"), other.get("param_names")
+        if names and others:
+            clean, cleaned = list(repaired_names(names).values()), repaired_names(others).values()
+            for one, two in zip(clean, cleaned, strict=False):
+                if one != two:
+                    return f"its group {index} has {two!r} where the optimizer has {one!r}"
+    return None
+
+
+def _state_fault(groups: list[Any], saved: list[Any], kept: Mapping[Any, Any]) -> str | None:
+    parameters = {
+        key: parameter
+        for group, other in zip(groups, saved, strict=True)
+        for key, parameter in zip(other["params"], group["params"], strict=True)
+    }
+    faults = []
+    for key, values in kept.items():
+        parameter = parameters.get(key)
+        if parameter is None:
+            faults.append(f"state {key!r} belongs to no parameter")
+            continue
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            if (
+                name in _ELEMENTWISE
+                and isinstance(value, torch.Tensor)
+                and value.shape != parameter.shape
+            ):
+                faults.append(
+                    f"{name} of parameter {key} is {list(value.shape)} there, the parameter "
+                    f"{list(parameter.shape)}"
+                )
+    return _listed("its state differs:", faults) or None
+
+
+def _listed(what: str, names: Iterable[str]) -> str:
+    shown = list(names)
+    if not shown:
+        return ""
+    more = f" and {len(shown) - _MOST_SHOWN} more" if len(shown) > _MOST_SHOWN else ""
+    return f"{what} {', '.join(shown[:_MOST_SHOWN])}{more}"

@@ -1,0 +1,137 @@
+"""The records of a `.pt`: read into memory, and checked on the way."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterable
+from typing import BinaryIO
+
+from ckptstore.errors import CorruptionError
+from ckptstore.ptfile import Archive, Record, check_crc32
+
+__all__ = ["Records", "TorchFile"]
+
+_LOCAL_HEADER = 30
+_PIECE = 2**20
+
+
+class Records:
+    """Reads records of one file.
+
+    Args:
+        file: seekable.
+        archive: its directory.
+        proved: whether its bytes are proved already; otherwise the CRC-32 is checked.
+    """
+
+    def __init__(self, file: BinaryIO, archive: Archive, *, proved: bool) -> None:
+        self.archive = archive
+        self.proved = proved
+        self._file = file
+        self._seen: set[str] = set()
+
+    def start(self, record: Record) -> int:
+        """Return where a record begins, once its local header agrees with the directory."""
+        return self.archive.start(self._file, record)
+
+    def read_into(self, name: str, target: memoryview) -> None:
+        """Fill memory with a record of exactly that size, and check it.
+
+        Raises:
+            CorruptionError: the bytes are not those of the directory's CRC-32.
+        """
+        record = self.archive.records[name]
+        self.fill(self.start(record), target)
+        self.check(record, target)
+
+    def fill(self, start: int, target: memoryview) -> None:
+        """Fill memory with the bytes from ``start`` on, whatever they are."""
+        self._file.seek(start)
+        done = 0
+        while done < len(target):
+            count = self._file.readinto(target[done:])  # type: ignore[attr-defined]
+            if not count:
+                raise CorruptionError(
+                    f"{self.archive.where} is truncated: it ends at byte {start + done}; "
+                    "restore it from a good copy"
+                )
+            done += count
+
+    def check(self, record: Record, data: memoryview) -> None:
+        """Compare the bytes of a whole record with its CRC-32, unless the file is proved."""
+        if not self.proved:
+            self._compare(record, zlib.crc32(data))
+
+    def prove(self, names: Iterable[str]) -> None:
+        """Check records that nobody has read as a whole yet, piece by piece."""
+        if self.proved:
+            return
+        for name in names:
+            record = self.archive.records[name]
+            if name in self._seen:
+                continue
+            start, crc32 = self.start(record), 0
+            buffer = memoryview(bytearray(min(_PIECE, record.size)))
+            for done in range(0, record.size, _PIECE):
+                piece = buffer[: record.size - done]
+                self.fill(start + done, piece)
+                crc32 = zlib.crc32(piece, crc32)
+            self._compare(record, crc32)
+
+    def _compare(self, record: Record, crc32: int) -> None:
+        check_crc32(record, crc32, self.archive.where)
+        self._seen.add(record.name)
+
+
+class TorchFile:
+    """The file as torch reads it: it keeps the first exception, and knows the directory.
+
+    torch reads a record's local header, and then the record by one `readinto` into the memory of
+    its storage: there it is checked.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self.failure: BaseException | None = None
+        self._records = records
+        self._size = records.archive.size
+        self._at = 0
+        self._headers = {record.header: record for record in records.archive.records.values()}
+        self._starts: dict[int, Record] = {}
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position and return it."""
+        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence] + offset
+        return self._at
+
+    def tell(self) -> int:
+        """Return the position of the next read."""
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to ``size`` bytes, or all that are left."""
+        left = max(0, self._size - self._at)
+        buffer = bytearray(left if size < 0 else min(size, left))
+        self.readinto(memoryview(buffer))
+        return bytes(buffer)
+
+    def readline(self) -> bytes:
+        """Refuse: torch asks that it is there, and calls it for pickles alone."""
+        raise io.UnsupportedOperation("a zip has no lines")
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the buffer as far as the file goes, and return how many bytes that is."""
+        try:
+            target = memoryview(buffer).cast("B")[: max(0, self._size - self._at)]
+            if self._at in self._headers and len(target) == _LOCAL_HEADER:
+                record = self._headers[self._at]
+                self._starts[self._records.start(record)] = record
+            self._records.fill(self._at, target)
+            whole = self._starts.get(self._at)
+            if whole is not None and len(target) == whole.size:
+                self._records.check(whole, target)
+        except BaseException as error:
+            self.failure = self.failure or error
+            raise
+        self._at += len(target)
+        return len(target)

@@ -1,0 +1,222 @@
+"""Writes a `.pt`: only what can be read back safely, and no byte more than the tensors have."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import sys
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, cast
+
+import torch
+
+from ckptstore.errors import UnsafeError, UnsupportedError
+from ckptstore.storage.base import Sink
+from ckptstore.tensors.compact import compacted
+
+__all__ = ["check", "save", "size_of"]
+
+_MOST_DEPTH = 100
+_TENSORS = (torch.Tensor, torch.nn.Parameter)
+_LEAVES = (type(None), bool, int, float, complex, str, bytes, bytearray)
+_TORCH_LEAVES = (torch.dtype, torch.device, torch.Size, torch.layout, torch.qscheme)
+_SAFE = frozenset((*_TENSORS, *_LEAVES, *_TORCH_LEAVES, set))
+_CONTAINERS = frozenset((dict, OrderedDict, Counter, list, tuple))
+_BEFORE_ALL = -101  # torch's own begin at 10; two of one priority cannot be sorted.
+_MOST_BITS = 2000  # torch's safe loader reads whole numbers of up to 255 bytes.
+
+
+def save(obj: Any, sink: Sink, *, what: str = "the state") -> None:
+    """Write an object as `torch.save` does, in one pass and without a second copy (G6).
+
+    Guarantee: equal objects give equal bytes; a view is written without the rest of its storage;
+    tied tensors stay tied; plain ``torch.load(..., weights_only=True)`` reads the result, on a
+    machine without the device that the tensors were on, too (G1, G5).
+
+    Args:
+        obj: tensors, numbers, text and containers of these.
+        sink: takes the bytes in order; the first exception that it raises is the one raised here.
+        what: what to call the object in errors, such as ``the optimizer``.
+
+    Raises:
+        UnsafeError: a value in it could only be read back by running code; nothing was written.
+        UnsupportedError: torch cannot save it.
+    """
+    check(obj, what)
+    file = _SinkFile(sink)
+    checksums = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)
+    _register_tag()
+    _tagging.active = True
+    try:
+        torch.save(_canonical(obj, compacted(obj), {}), cast(IO[bytes], file))
+    except (RuntimeError, TypeError, ValueError, AttributeError, pickle.PicklingError) as error:
+        if file.failure is None:
+            raise UnsupportedError(
+                f"torch cannot save {what}: {str(error).splitlines()[0]}"
+            ) from error
+    finally:
+        _tagging.active = False
+        torch.serialization.set_crc32_options(checksums)
+    if file.failure is not None:
+        # torch turns it into a RuntimeError that no longer says what the storage said.
+        raise file.failure
+
+
+def check(obj: Any, what: str = "the state") -> None:
+    """Refuse what torch's safe loader would refuse to read back, before anything is written.
+
+    Args:
+        obj: what is to be saved.
+        what: what to call it in errors.
+
+    Raises:
+        UnsafeError: a value is not one of tensors, numbers, text and containers of these.
+        UnsupportedError: it is nested deeper than 100, or holds itself.
+    """
+    for path, value in _walk(obj, what):
+        kind = type(value)
+        if kind not in _SAFE and kind not in _CONTAINERS:
+            raise UnsafeError(
+                f"{what} holds a {kind.__module__}.{kind.__qualname__}{_at(path)}, which cannot be "
+                f"read back without running code; {_advice(value)}"
+            )
+        if (kind is int and value.bit_length() > _MOST_BITS) or (kind is bytes and not value):
+            raise UnsafeError(
+                f"{what} holds {'no bytes' if kind is bytes else 'an absurdly large number'}"
+                f"{_at(path)}, which torch's safe loader refuses; save it as text"
+            )
+
+
+def size_of(obj: Any) -> int:
+    """Return about how many bytes `save` will write: each storage once, and some for the rest."""
+    sizes: dict[int, int] = {}
+    total = 4096
+    for _, value in _walk(obj, "the state"):
+        total += 128
+        if isinstance(value, torch.Tensor):
+            total += 512
+            if value.layout is torch.strided and value.device.type != "meta":
+                storage = value.untyped_storage()
+                used = value.numel() * value.element_size()
+                address = storage.data_ptr()
+                sizes[address] = min(sizes.get(address, 0) + used, storage.nbytes())
+    return total + sum(sizes.values())
+
+
+def _walk(obj: Any, what: str) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Go through every value and key, with the keys that lead there."""
+    waiting: list[tuple[tuple[Any, ...], Any]] = [((), obj)]
+    while waiting:
+        path, value = waiting.pop()
+        yield path, value
+        if len(path) > _MOST_DEPTH:
+            raise UnsupportedError(
+                f"{what} is nested deeper than {_MOST_DEPTH}, or holds itself; save it flat"
+            )
+        if isinstance(value, Mapping):
+            waiting += [((*path, key), key) for key in value if type(key) not in _LEAVES]
+            waiting += [((*path, key), item) for key, item in value.items()]
+        elif isinstance(value, (list, tuple, set)):
+            waiting += [((*path, index), item) for index, item in enumerate(value)]
+
+
+def _canonical(value: Any, replaced: Mapping[int, torch.Tensor], memo: dict[int, Any]) -> Any:
+    """Copy the containers, so that equal objects pickle equally, whatever their strings' identity.
+
+    pickle writes a string once and then refers to it, by identity: a state that was loaded would
+    differ from the one that was saved, though both are equal.
+    """
+    if isinstance(value, torch.Tensor):
+        return replaced.get(id(value), value)
+    if type(value) is str:
+        return sys.intern(value)
+    if type(value) not in _CONTAINERS:
+        return value
+    if id(value) in memo:
+        return memo[id(value)]
+    result: Any
+    if isinstance(value, dict):
+        result = memo[id(value)] = type(value)()
+        for key, item in value.items():
+            result[_canonical(key, replaced, memo)] = _canonical(item, replaced, memo)
+        metadata = getattr(value, "_metadata", None)
+        if isinstance(value, OrderedDict) and metadata is not None:
+            result._metadata = _canonical(metadata, replaced, memo)
+    else:
+        items = [_canonical(item, replaced, memo) for item in value]
+        result = memo[id(value)] = items if isinstance(value, list) else tuple(items)
+    return result
+
+
+def _at(path: tuple[Any, ...]) -> str:
+    return f" at {'.'.join(map(str, path))!r}" if path else ""
+
+
+def _advice(value: Any) -> str:
+    """Return what to save in the place of a value that is refused."""
+    module = type(value).__module__.partition(".")[0]
+    if hasattr(value, "full_tensor"):
+        return "save its full_tensor()"
+    if torch.nn.parameter.is_lazy(value):
+        return "run the model once, so that it has a shape"
+    if isinstance(value, torch.Tensor):
+        return "save a plain tensor, such as value.detach().as_subclass(torch.Tensor)"
+    if hasattr(value, "state_dict"):
+        return "save its state_dict()"
+    if module == "numpy":
+        return "save value.item(), value.tolist() or torch.from_numpy(value)"
+    for kind in (dict, list, tuple, set, str, bool, int, float):
+        if isinstance(value, kind):
+            return f"save {kind.__name__}(value)"
+    if isinstance(value, Mapping):
+        return "save dict(value)"
+    if isinstance(value, frozenset):
+        return "save set(value)"
+    if hasattr(value, "__fspath__"):
+        return "save str(value)"
+    return "save numbers, text, lists, dicts and tensors in its place"
+
+
+class _Tagging(threading.local):
+    """Whether this thread is saving for us."""
+
+    active = False
+
+
+_tagging = _Tagging()
+
+
+@functools.cache
+def _register_tag() -> None:
+    """Let torch note ``cpu`` as the place of every tensor that we save, and of no other.
+
+    It would note ``cuda:0``, and plain `torch.load` would then fail where there is no such device.
+    """
+    torch.serialization.register_package(
+        _BEFORE_ALL, lambda storage: "cpu" if _tagging.active else None, lambda storage, place: None
+    )
+
+
+class _SinkFile:
+    """What torch.save writes to: it passes the bytes on and keeps the sink's first exception."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.failure: BaseException | None = None
+        self._sink = sink
+
+    def write(self, data: memoryview) -> int:
+        if self.failure is not None:
+            raise self.failure
+        view = memoryview(data).cast("B")
+        try:
+            self._sink.write(view)
+        except BaseException as error:
+            self.failure = error
+            raise
+        return len(view)
+
+    def flush(self) -> None:
+        pass

@@ -1,0 +1,72 @@
+"""Memory that a state is copied into before it is saved in the background."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+__all__ = ["Staging"]
+
+
+class Staging:
+    """Copies states into memory that is used again from one save to the next.
+
+    First touches of memory cost several times a warm copy, so storages are kept and reused by
+    size. Tensors that share memory share it in the copy, too.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[torch.UntypedStorage]] = {}
+        self._used: dict[int, list[torch.UntypedStorage]] = {}
+        self._copied: dict[tuple[str, int, int], torch.UntypedStorage] = {}
+
+    def rewind(self) -> None:
+        """Say that earlier copies are not needed any more; their memory may be used again."""
+        self._free, self._used = self._used, {}
+        self._copied = {}
+
+    def copy(self, value: Any) -> Any:
+        """Return a copy of tensors, containers and plain values that nothing else changes."""
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value)
+        if isinstance(value, dict):
+            twin = copy.copy(value)  # Keeps the class, and attributes such as `_metadata`.
+            for key, inner in value.items():
+                twin[key] = self.copy(inner)
+            return twin
+        if isinstance(value, Mapping):
+            return {key: self.copy(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self.copy(inner) for inner in value]
+        if type(value) is tuple:
+            return tuple(self.copy(inner) for inner in value)
+        return copy.deepcopy(value)
+
+    def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        if not plain or tensor.layout is not torch.strided or tensor.is_quantized:
+            return tensor.detach().to("cpu", copy=True)
+        source = tensor.detach()
+        if source.device.type == "meta" or source.is_conj() or source.is_neg():
+            return source.clone()
+        staged = self._storage(source.untyped_storage())
+        twin = torch.empty(0, dtype=source.dtype).set_(
+            staged, source.storage_offset(), source.shape, source.stride()
+        )
+        if isinstance(tensor, torch.nn.Parameter):
+            return torch.nn.Parameter(twin, requires_grad=tensor.requires_grad)
+        return twin
+
+    def _storage(self, source: torch.UntypedStorage) -> torch.UntypedStorage:
+        size = source.nbytes()
+        key = (str(source.device), source.data_ptr(), size)
+        if key not in self._copied or size == 0:
+            pool = self._free.get(size)
+            staged = pool.pop() if pool else torch.UntypedStorage(size)  # type: ignore[no-untyped-call]
+            staged.copy_(source)
+            self._used.setdefault(size, []).append(staged)
+            self._copied[key] = staged
+        return self._copied[key]
