@@ -13,6 +13,7 @@ from ckptstore.formats.base import Contents
 
 if TYPE_CHECKING:
     from ckptstore.checkpoint import Checkpoint
+    from ckptstore.tensors.staging import Staging
 
 __all__ = ["Background"]
 
@@ -25,11 +26,8 @@ class _Asked(Future[Any]):
     asked = False
 
     def result(self, timeout: float | None = None) -> Any:
-        value = super().exception(timeout)
-        self.asked = True
-        if value is not None:
-            raise value
-        return super().result(timeout)
+        self.exception(timeout)
+        return super().result()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         error = super().exception(timeout)
@@ -51,7 +49,7 @@ class Background:
 
     def __init__(self, commit: Callable[..., Checkpoint]) -> None:
         self._commit = commit
-        self._staging: Any = None
+        self._staging: Staging | None = None
         self._thread: threading.Thread | None = None
         self._failed: list[_Asked] = []
 
@@ -96,10 +94,10 @@ class Background:
             future.set_exception(error)
 
     def _copy(self, contents: Contents) -> Contents:
-        from ckptstore import staging
+        from ckptstore.tensors.staging import Staging
 
         if self._staging is None:
-            self._staging = staging.Staging()
+            self._staging = Staging()
         self._staging.rewind()
         copy = self._staging.copy
         return replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ckptstore import plugins, ptfile
+from ckptstore import ptfile
 from ckptstore.commit.files import CommittedFiles
 from ckptstore.commit.save import Save
 from ckptstore.errors import UnsupportedError
@@ -55,13 +55,7 @@ def save_of(
     durable: bool = True,
     small_view: bool = False,
 ) -> Save:
-    """Return the save that writes these contents.
-
-    Args:
-        fingerprint: of the tokenizer; by default that of its state, where its kind is installed.
-    """
-    if fingerprint is None and contents.tokenizer_state is not None:
-        fingerprint = plugins.fingerprint_of(contents.tokenizer_state)
+    """Return the save that writes these contents."""
     return Save(
         write=lambda files: format.write(contents, files),
         index=index,
@@ -85,4 +79,4 @@ def index(files: CommittedFiles, name: str) -> Mapping[str, TensorInfo] | None:
     if not name.endswith(".pt"):
         return None
     with files.open(name) as file:
-        return ptfile.read(file, f"{name}").tensors
+        return ptfile.index(file, f"{name} in {files.location}")

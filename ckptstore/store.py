@@ -10,13 +10,21 @@ from ckptstore import checkpoint as _checkpoint
 from ckptstore import plugins, storage
 from ckptstore.background import Background
 from ckptstore.checkpoint import Checkpoint, Location, open_state
-from ckptstore.commit.layout import Committed, generations, read_manifest, step_folder, steps
+from ckptstore.commit.layout import (
+    Committed,
+    generations,
+    newest,
+    read_manifest,
+    step_folder,
+    steps,
+)
 from ckptstore.commit.remove import remove_everything, remove_state
 from ckptstore.commit.repair import adopt_view, repair
 from ckptstore.commit.save import save_generation, save_step
 from ckptstore.errors import CkptstoreError, NotFoundError
 from ckptstore.formats.base import Contents
 from ckptstore.keep import Keep
+from ckptstore.manifest import parse_json
 from ckptstore.saving import contents_of, index, save_of
 from ckptstore.tokenizers.base import Tokenizer
 
@@ -255,6 +263,8 @@ class Store:
         metrics: Mapping[str, float] | None,
         overwrite: bool,
     ) -> Checkpoint:
+        if fingerprint is None and contents.tokenizer_state is not None:
+            fingerprint = self._fingerprint_of(contents.tokenizer_state)
         what = save_of(
             contents,
             plugins.format_named("bundle"),
@@ -271,6 +281,15 @@ class Store:
         except CkptstoreError as error:
             log.warning("step %s is committed, older ones were not removed: %s", what.step, error)
         return open_state(self._storage, state)
+
+    def _fingerprint_of(self, state: Mapping[str, Any]) -> str | None:
+        """Return the fingerprint of a tokenizer's state; without its kind, what was saved of it."""
+        known = plugins.fingerprint_of(state)
+        last = newest(self._storage) if known is None else None
+        text = last.manifest.texts.get("tokenizer.json") if last else None
+        if last is None or text is None or parse_json(text.text, text.path) != dict(state):
+            return known
+        return last.manifest.fingerprint
 
     def _retain(self, keep: Keep, saved: Committed) -> None:
         if keep.everything:

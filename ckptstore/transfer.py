@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from ckptstore.formats.base import Contents, Files, NewFiles
 from ckptstore.manifest import FileEntry, Manifest
 from ckptstore.progress import OnProgress, Progress
 from ckptstore.saving import index, save_of
-from ckptstore.storage.base import Storage
+from ckptstore.storage.base import Sink, Storage
 
 __all__ = ["OnProgress", "Progress", "Transfer", "convert", "sync"]
 
@@ -134,47 +135,85 @@ def convert(
     origin = open(source, storage_options=storage_options)
     folder, _ = storage.locate(source, storage_options)
     place = folder if destination is None else storage.connect(destination, storage_options)
-    there = newest(place)
-    names = origin.files()
-    plan = Transfer(
-        source=origin.location,
-        destination=place.location,
-        step=origin.step,
-        generation=None,
-        copied=(),
-        spared=tuple(names),
-        copied_bytes=0,
-        spared_bytes=sum(info.size for info in names.values()),
-        edited=origin.edited,
-        changed=False,
-    )
     if origin.format == format and place.location == origin.location:
-        return plan
-    what = save_of(_contents(origin), target, metrics=origin.metrics)
+        return _converted(origin, place, {}, None)
+    what = save_of(
+        _contents(origin), target, metrics=origin.metrics, fingerprint=origin.fingerprint
+    )
     rehearsal = Rehearsal(what.manifest(None))
     what.write(rehearsal)
     expected = rehearsal.manifest
+    there = newest(place)
     if there is not None and expected.same_content(there.manifest):
-        return plan
+        return _converted(origin, place, {}, None)
     if there is not None and not overwrite:
         raise ConflictError(
             f"{place.location} holds another checkpoint already (step {there.manifest.step}, this "
             f"one has step {origin.step}); pass --overwrite to make this its newest state, or "
             "choose another destination"
         )
-    state = None if dry_run else save_generation(place, what)
     sizes = {name: entry.digest.size for name, entry in expected.files.items()}
-    if progress is not None:
-        progress(Progress("convert", format, sum(sizes.values()), sum(sizes.values())))
-    return replace(
-        plan,
+    sizes |= {name: len(entry.text.encode()) for name, entry in expected.texts.items()}
+    if dry_run:
+        return _converted(origin, place, sizes, None)
+    watched = replace(what, write=lambda files: what.write(_Watched(files, sizes, progress)))
+    return _converted(origin, place, sizes, save_generation(place, watched))
+
+
+def _converted(
+    origin: Checkpoint, place: Storage, written: Mapping[str, int], state: Committed | None
+) -> Transfer:
+    """Return the report of a conversion that wrote some files, or found them all there."""
+    spared = {} if written else {name: info.size for name, info in origin.files().items()}
+    return Transfer(
+        source=origin.location,
+        destination=place.location,
+        step=origin.step,
         generation=state.manifest.generation if state else None,
-        copied=(*expected.files, *expected.texts),
-        spared=(),
-        copied_bytes=sum(sizes.values()),
-        spared_bytes=0,
-        changed=True,
+        copied=tuple(written),
+        spared=tuple(spared),
+        copied_bytes=sum(written.values()),
+        spared_bytes=sum(spared.values()),
+        edited=origin.edited,
+        changed=bool(written),
     )
+
+
+class _Watched(NewFiles):
+    """Passes files on, and reports how many bytes went by."""
+
+    def __init__(
+        self, files: NewFiles, sizes: Mapping[str, int], progress: OnProgress | None
+    ) -> None:
+        self._files = files
+        self._total = sum(sizes.values())
+        self._done = 0
+        self._progress = progress
+
+    def write_text(self, name: str, text: str) -> None:
+        self._files.write_text(name, text)
+        self._report(name, len(text.encode()))
+
+    @contextmanager
+    def create(self, name: str, *, expected_size: int = 0) -> Iterator[Sink]:
+        with self._files.create(name, expected_size=expected_size) as sink:
+            yield _WatchedSink(sink, lambda count: self._report(name, count))
+
+    def _report(self, name: str, count: int) -> None:
+        self._done += count
+        if self._progress is not None:
+            self._progress(Progress("convert", name, self._done, self._total))
+
+
+@dataclass(frozen=True)
+class _WatchedSink:
+    sink: Sink
+    report: Callable[[int], None]
+
+    def write(self, data: memoryview, /) -> int:
+        self.sink.write(data)
+        self.report(memoryview(data).nbytes)
+        return memoryview(data).nbytes
 
 
 def _contents(origin: Checkpoint) -> Contents:

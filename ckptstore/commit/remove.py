@@ -89,8 +89,8 @@ def leftover_generations(storage: Storage) -> tuple[str, ...]:
 
 
 def remove_folder(storage: Storage, folder: str) -> None:
-    """Remove every file directly in a folder."""
-    for name in storage.list(folder).files:
+    """Remove every file directly in a folder, and the folder, which may be empty already."""
+    for name in (*storage.list(folder).files, MANIFEST):
         storage.delete(f"{folder}/{name}")
 
 

@@ -170,31 +170,33 @@ def _changed_texts(
 def _replaced(
     storage: Storage, view: Manifest, state: Committed, files: dict[str, Entry]
 ) -> tuple[str, ...]:
-    return tuple(
-        name
-        for name, entry in state.manifest.files.items()
-        if name in files
-        and (files[name].version is None or files[name].version != view.shown.get(name))
-        and not _same_bytes(storage, name, state.path(entry.path), entry.digest.size, files)
-    )
+    def kept(name: str) -> bool:
+        there = files[name]
+        if there.version is not None and there.version == view.shown.get(name):
+            return True
+        source = storage.entry(state.path(state.manifest.files[name].path))
+        if source is None or (source.version is not None and source.version == there.version):
+            # Superseded, or shared bytes that were overwritten in place: the checksums tell.
+            return True
+        return _same_bytes(storage, there, source)
+
+    return tuple(name for name in state.manifest.files if name in files and not kept(name))
 
 
-def _same_bytes(
-    storage: Storage, name: str, source: str, size: int, files: dict[str, Entry]
-) -> bool:
+def _same_bytes(storage: Storage, one: Entry, other: Entry) -> bool:
     """Whether a file of the view is a copy, as in a folder that was copied as a whole.
 
     Sizes and the last megabyte are compared: a .pt ends with its zip directory, which holds the
     CRC-32 of every record in it.
     """
-    if files[name].size != size:
+    if one.size != other.size:
         return False
-    start = max(0, size - _TAIL)
+    start = max(0, one.size - _TAIL)
     ends = []
-    for path in (name, source):
-        end = bytearray(size - start)
+    for name in (one.name, other.name):
+        end = bytearray(one.size - start)
         try:
-            with storage.open(path) as reader:
+            with storage.open(name) as reader:
                 reader.readinto(start, memoryview(end))
         except NotFoundError:
             # Superseded meanwhile, which whoever reads the source finds out.

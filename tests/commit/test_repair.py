@@ -138,3 +138,15 @@ def test_a_copy_of_the_whole_folder_is_no_replacement(tmp_path, save_of):
 def test_adopting_where_nothing_was_saved_says_so(tmp_path):
     with pytest.raises(NotFoundError, match="no generation"):
         adopt_view(connect(tmp_path), lambda files, name: None)
+
+
+def test_an_empty_folder_of_a_killed_writer_goes_with_the_next_save(tmp_path, save_of):
+    place = connect(tmp_path)
+    save_generation(place, save_of("a"))
+    (tmp_path / ".ckptstore" / "00000002").mkdir()
+    save_generation(place, save_of("b"))
+    (tmp_path / ".ckptstore" / "00000001").mkdir()
+
+    save_generation(place, save_of("c"))
+
+    assert place.list(".ckptstore").folders == ("00000003",)
