@@ -1,0 +1,48 @@
+"""The command line: each command parses, makes one call, and prints.
+
+Rules, kept by every module of this folder:
+
+1. What a command was asked for goes to stdout; messages, warnings and progress go to stderr.
+   With ``--json`` stdout holds one JSON document and nothing else.
+2. Errors are mapped to one line and an exit code in `ckptstore.cli.group`, and nowhere else.
+3. A module imports nothing heavy, and no other command's module.
+4. What comes from a checkpoint is text from a stranger: it passes `ckptstore.cli.screen.clean`
+   before it reaches a terminal.
+"""
+
+from __future__ import annotations
+
+import click
+
+import ckptstore
+from ckptstore.cli.group import LazyGroup
+from ckptstore.cli.messages import messages
+from ckptstore.cli.options import talk
+
+__all__ = ["main"]
+
+_COMMANDS = ("convert", "doctor", "inspect", "ls", "plugins", "rm", "sync", "verify")
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_in=__name__,
+    command_names=_COMMANDS,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 damaged, 5 unsafe content "
+    "refused, 6 conflict, 130 interrupted.",
+)
+@click.version_option(ckptstore.__version__, prog_name="ckptstore", message="%(prog)s %(version)s")
+@talk
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Look at, move, prove and mend checkpoints, on disk, in S3 or anywhere else.
+
+    A LOCATION is a folder, one legacy .pt file, or any fsspec URL such as
+    s3://bucket/dante. Credentials come from the usual AWS and FSSPEC variables.
+    """
+    context.with_resource(messages(context))
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(2)

@@ -1,0 +1,128 @@
+"""The group of commands: each is imported when it is asked for, and errors are mapped here.
+
+| what was raised            | stderr                      | exit code         |
+|----------------------------|-----------------------------|-------------------|
+| a `CkptstoreError`         | ``error: <message>``        | its ``exit_code`` |
+| a usage error of click's   | ``error: … (see … --help)`` | 2                 |
+| an interrupt               | ``interrupted``             | 130               |
+| another `OSError`          | ``error: <file>: <reason>`` | 1                 |
+| a closed pipe on stdout    | nothing                     | 1                 |
+| anything else              | a traceback: it is a bug    | 1                 |
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import importlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
+
+import click
+
+from ckptstore.cli.screen import clean
+from ckptstore.errors import CkptstoreError
+
+__all__ = ["LazyGroup", "error_line"]
+
+INTERRUPTED = 130
+
+
+class Refusal(click.ClickException):
+    """What click prints and exits with when a command ends in an error."""
+
+    def __init__(self, line: str, exit_code: int) -> None:
+        super().__init__(line)
+        self.exit_code = exit_code  # type: ignore[misc]  # the class attribute is a default
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line to stderr."""
+        click.echo(self.message, file=file, err=True)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are modules, imported on demand.
+
+    Args:
+        commands_in: the package that holds a module for each command.
+        command_names: the commands; module ``x`` holds the command as ``command``.
+    """
+
+    def __init__(
+        self, *, commands_in: str = "", command_names: Sequence[str] = (), **attributes: Any
+    ) -> None:
+        super().__init__(**attributes)
+        self._package = commands_in
+        self._names = tuple(command_names)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands, sorted."""
+        return sorted(self._names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command by name; None where there is none."""
+        if cmd_name not in self._names:
+            return None
+        command: click.Command = importlib.import_module(f"{self._package}.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments name, or suggest the nearest."""
+        name = args[0]
+        if name not in self._names and not name.startswith("-") and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(name, self._names, n=1)
+            there = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self._names)}"
+            raise click.UsageError(f"there is no command {name!r}; {there}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Parse the group's own options, without colours where NO_COLOR asks for that."""
+        if os.environ.get("NO_COLOR"):
+            extra.setdefault("color", False)
+        with _mapped():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        with _mapped():
+            return super().invoke(ctx)
+
+
+def error_line(error: BaseException) -> str:
+    """Return an error of ours, or of the operating system, as one line without a prefix."""
+    if isinstance(error, OSError) and not isinstance(error, CkptstoreError) and error.filename:
+        return clean(f"{error.filename}: {error.strerror}")
+    lines = str(error).splitlines()
+    return clean("; ".join(line.strip() for line in lines if line.strip())) or repr(error)
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        raise Refusal(f"error: {_usage_line(error)}", 2) from error
+    except CkptstoreError as error:
+        raise Refusal(f"error: {error_line(error)}", error.exit_code) from error
+    except (KeyboardInterrupt, click.Abort) as error:
+        raise Refusal("interrupted", INTERRUPTED) from error
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise  # click ends quietly when whoever reads our output has left
+        raise Refusal(f"error: {error_line(error)}", 1) from error
+
+
+def _usage_line(error: click.UsageError) -> str:
+    message = error.format_message().rstrip(".")
+    help_of = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+    return clean(f"{message[:1].lower()}{message[1:]}{help_of}")

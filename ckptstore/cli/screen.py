@@ -1,0 +1,173 @@
+"""How values look: sizes, tables, columns, JSON, and text from strangers made safe to print."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import click
+
+__all__ = [
+    "clean",
+    "columns",
+    "plural",
+    "print_json",
+    "size",
+    "table",
+    "value_text",
+    "when",
+    "width",
+]
+
+_MOST_COLUMNS = 120
+_LEAST_HEIGHT = 3
+_MOST_BLOCKS = 6
+_GUTTER = "   "
+
+
+def clean(text: object) -> str:
+    """Return text that a terminal only shows: control characters as their Python escapes."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
+    )
+
+
+def width() -> int:
+    """Return the columns to use: the terminal's, at most 120; 80 where there is none."""
+    return min(shutil.get_terminal_size().columns or 80, _MOST_COLUMNS)
+
+
+def size(n: int) -> str:
+    """Return a number of bytes for people, in powers of 1000: ``43.2 MB``."""
+    if n < 1000:
+        return f"{n} B"
+    value, units = float(n), iter(("kB", "MB", "GB", "TB", "PB"))
+    unit = ""
+    while value >= 999.5 and (following := next(units, None)):
+        value, unit = value / 1000, following
+    return f"{value:.3g} {unit}" if value < 999.5 else f"{value:,.0f} {unit}"
+
+
+def plural(n: int, noun: str) -> str:
+    """Return a count and its noun: ``1 file``, ``72 tensors``."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def when(created: str) -> str:
+    """Return an ISO 8601 time in UTC for people: ``2026-05-04 13:37:00 UTC``."""
+    day, _, time = created.partition("T")
+    for suffix in ("+00:00", "Z"):
+        if time.endswith(suffix):
+            return clean(f"{day} {time.removesuffix(suffix).partition('.')[0]} UTC")
+    return clean(created)
+
+
+def value_text(value: object) -> str:
+    """Return a value of a JSON object on one line: text as it is, anything else as JSON."""
+    return clean(value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False))
+
+
+def table(
+    rows: Iterable[Sequence[str]],
+    *,
+    right: frozenset[int] = frozenset(),
+    style: Mapping[int, Callable[[str], str]] | None = None,
+) -> list[str]:
+    """Return rows as aligned lines.
+
+    A first cell that is wider than half of the screen has a line of its own, so that one long
+    name does not push all others apart; nothing is ever cut.
+
+    Args:
+        rows: cells, already clean.
+        right: the columns that are aligned to the right.
+        style: column to what colours its padded cells.
+    """
+    cells = [tuple(row) for row in rows]
+    if not cells:
+        return []
+    limit = width() // 2
+    spans = [[_span(cell) for cell in column] for column in zip(*cells, strict=True)]
+    spans[0] = [span for span in spans[0] if span <= limit]
+    widths = [max(column, default=0) for column in spans]
+    lines = []
+    for row in cells:
+        if _span(row[0]) > widths[0]:
+            lines.append(f"  {row[0]}")
+            row = ("", *row[1:])
+        padded = [_pad(cell, widths[at], at in right) for at, cell in enumerate(row)]
+        for at, paint in (style or {}).items():
+            padded[at] = paint(padded[at])
+        lines.append(f"  {'  '.join(padded)}".rstrip())
+    return lines
+
+
+def columns(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Return names and values in as many columns as the screen has room for, read downwards.
+
+    Those that take more than half of the screen come last, each on a line of its own.
+    """
+    entries = list(pairs)
+    half = width() // 2 - len(_GUTTER)
+    wide = [pair for pair in entries if sum(map(_span, pair)) > half]
+    return [*_side_by_side([pair for pair in entries if pair not in wide]), *table(wide)]
+
+
+def _side_by_side(entries: list[tuple[str, str]]) -> list[str]:
+    for count in range(_MOST_BLOCKS, 1, -1):
+        height = max(math.ceil(len(entries) / count), _LEAST_HEIGHT)
+        blocks = [table(entries[at : at + height]) for at in range(0, len(entries), height)]
+        spans = [max(map(_span, block)) for block in blocks]
+        if sum(spans) + len(_GUTTER) * (len(blocks) - 1) <= width():
+            padded = (
+                [_pad(line, span) for line in b] for b, span in zip(blocks, spans, strict=True)
+            )
+            rows = zip_longest(*padded, fillvalue="")
+            return [_GUTTER.join(row).rstrip() for row in rows]
+    return table(entries)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document; outside of ASCII as it is where stdout can encode it."""
+    value = plain(value)
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    click.echo(text)
+
+
+def plain(value: object) -> Any:
+    """Return a value as JSON has it; what JSON lacks, NaN included, becomes text.
+
+    A legacy file's config is a pickled dict: it may hold more than JSON does.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(inner) for inner in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return str(value)
+
+
+def _span(text: str) -> int:
+    """Return the columns that a text takes: two for wide letters, none for combining ones."""
+    text = click.unstyle(text)
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    none = sum(unicodedata.combining(char) > 0 for char in text)
+    return len(text) + wide - none
+
+
+def _pad(text: str, span: int, right: bool = False) -> str:
+    space = " " * (span - _span(text))
+    return space + text if right else text + space

@@ -1,0 +1,293 @@
+"""``inspect``: what it shows, for people and for programs, without reading weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import Result
+
+Run = Callable[..., Result]
+Save = Callable[..., None]
+
+
+def sections(text: str) -> dict[str, list[str]]:
+    """Return the lines of each section by its title; the first has the location as its title."""
+    blocks = [block.splitlines() for block in text.strip().split("\n\n")]
+    return {title: lines for title, *lines in blocks}
+
+
+def facts(lines: list[str]) -> dict[str, str]:
+    """Return the second column of aligned lines by the first."""
+    return {line.split()[0]: line.split(None, 1)[1] for line in lines}
+
+
+def test_json_has_the_documented_fields(run: Run, dante: Path) -> None:
+    result = run("inspect", dante, "--json")
+
+    document = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert list(document) == [
+        "location",
+        "format",
+        "generation",
+        "step",
+        "created",
+        "writer",
+        "proved",
+        "edited",
+        "config",
+        "tokenizer",
+        "fingerprint",
+        "training_state",
+        "metrics",
+        "has_optimizer",
+        "states",
+        "tensors",
+        "files",
+    ]
+    assert document["format"] == "bundle"
+    assert (document["generation"], document["step"]) == (1, 100)
+    assert document["config"]["n_embd"] == 8
+    assert document["tokenizer"] == {"token_kind": "char", "chars": ["\n", "a", "b"]}
+    assert document["training_state"]["optimizer_file"] == "optimizer.pt"
+    assert document["metrics"] == {"val_loss": 1.25}
+    assert document["proved"] is True
+    assert document["has_optimizer"] is True
+    assert document["edited"] == []
+    assert document["tensors"] == {
+        "count": 2,
+        "parameters": 6,
+        "nbytes": 24,
+        "dtypes": {"float32": 2},
+    }
+
+
+def test_json_lists_each_file_as_the_disk_has_it(run: Run, dante: Path) -> None:
+    from hashlib import sha256
+
+    files = json.loads(run("inspect", dante, "--json").stdout)["files"]
+
+    assert set(files) == {
+        "config.json",
+        "model.pt",
+        "optimizer.pt",
+        "tokenizer.json",
+        "training_state.json",
+    }
+    for name, file in files.items():
+        data = (dante / name).read_bytes()
+        assert file == {
+            "size": len(data),
+            "sha256": sha256(data).hexdigest(),
+            "present": True,
+        }
+
+
+def test_json_lists_each_tensor_when_asked(run: Run, dante: Path) -> None:
+    document = json.loads(run("inspect", dante, "--json", "--tensors").stdout)
+
+    assert document["tensor_index"]["embedding.weight"] == {
+        "dtype": "float32",
+        "shape": [2, 2],
+        "nbytes": 16,
+    }
+    assert list(document["tensor_index"]) == ["embedding.weight", "head.bias"]
+
+
+def test_a_person_sees_every_section(run: Run, dante: Path) -> None:
+    result = run("inspect", dante)
+
+    shown = sections(result.stdout)
+    assert list(shown) == [
+        str(dante),
+        "config",
+        "tokenizer",
+        "training state",
+        "metrics",
+        "tensors",
+        "files",
+    ]
+    about = facts(shown[str(dante)])
+    assert about["format"] == "bundle, generation 1"
+    assert about["step"] == "100"
+    assert about["proof"] == "manifest"
+    assert about["optimizer"] == "present"
+    assert about["saved"].endswith(" UTC by ckptstore 0.1.0")
+    assert "n_embd" in result.stdout
+    assert facts(shown["tokenizer"])["kind"] == "char"
+    assert shown["tensors"] == ["  2 tensors, 6 parameters, 24 B, float32"]
+    assert [line.split()[0] for line in shown["files"]] == [
+        "config.json",
+        "tokenizer.json",
+        "training_state.json",
+        "model.pt",
+        "optimizer.pt",
+    ]
+
+
+def test_a_person_sees_each_tensor_when_asked(run: Run, dante: Path) -> None:
+    shown = sections(run("inspect", dante, "--tensors").stdout)
+
+    assert shown["tensors"] == [
+        "  embedding.weight  float32  2 x 2  16 B",
+        "  head.bias         float32  2       8 B",
+        "  2 tensors, 6 parameters, 24 B, float32",
+    ]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_output_fits_the_screen(run: Run, tmp_path: Path, save: Save, columns: int) -> None:
+    import torch
+
+    name = "a/very/long/name/" * 8 + "weight"
+    config = {f"field_{i}": i for i in range(30)} | {"long": list(range(200))}
+    save(tmp_path / "x", config=config, model={name: torch.zeros(1), "b": torch.zeros(2, 3)})
+
+    result = run("inspect", tmp_path / "x", "--tensors", env={"COLUMNS": str(columns)})
+
+    wide = [line for line in result.stdout.splitlines() if len(line) > columns]
+    assert wide == [f"  {name}"], "only a name that fits nowhere is wider, and it is not cut"
+    assert any(len(line) > columns * 0.6 for line in result.stdout.splitlines() if "field" in line)
+
+
+def test_a_hand_edit_is_shown_and_marked(run: Run, dante: Path) -> None:
+    config = json.loads((dante / "config.json").read_text())
+    (dante / "config.json").write_text(json.dumps({**config, "dropout": 0.5}))
+
+    document = json.loads(run("inspect", dante, "--json").stdout)
+    text = run("inspect", dante).stdout
+
+    assert document["edited"] == ["config.json"]
+    assert document["config"]["dropout"] == 0.5
+    assert "config.json, by hand" in text
+
+
+def test_a_folder_without_a_manifest_is_called_not_verified(
+    run: Run, dante: Path, tmp_path: Path
+) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for name in ("model.pt", "config.json", "tokenizer.json"):
+        shutil.copy(dante / name, plain / name)
+
+    document = json.loads(run("inspect", plain, "--json").stdout)
+    about = facts(sections(run("inspect", plain).stdout)[str(plain)])
+
+    assert (document["proved"], document["generation"]) == (False, None)
+    assert document["files"]["model.pt"]["sha256"] is None
+    assert about["proof"].startswith("not verified")
+    assert about["optimizer"] == "none"
+    assert about["step"] == "not recorded"
+
+
+def test_a_copy_without_the_optimizer_says_that_it_is_absent(
+    run: Run, dante: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("model.pt", "config.json", "tokenizer.json", "manifest.json"):
+        shutil.copy(dante / name, copy / name)
+
+    document = json.loads(run("inspect", copy, "--json").stdout)
+    text = run("inspect", copy).stdout
+
+    assert document["files"]["optimizer.pt"]["present"] is False
+    assert any(line.endswith("absent") for line in text.splitlines() if "optimizer.pt" in line)
+
+
+def test_an_unknown_tokenizer_kind_does_not_stop_inspect(
+    run: Run, tmp_path: Path, save: Save
+) -> None:
+    save(tmp_path / "x", tokenizer={"token_kind": "runes", "alphabet": "futhark"})
+
+    result = run("inspect", tmp_path / "x")
+
+    assert result.exit_code == 0
+    assert facts(sections(result.stdout)["tokenizer"])["kind"] == "runes"
+    assert json.loads(run("inspect", tmp_path / "x", "--json").stdout)["tokenizer"] == {
+        "token_kind": "runes",
+        "alphabet": "futhark",
+    }
+
+
+def test_a_checkpoint_with_weights_alone_says_none_of_the_rest(
+    run: Run, tmp_path: Path, save: Save
+) -> None:
+    save(tmp_path / "x", config=None, tokenizer=None, optimizer=None, metrics=None, step=None)
+
+    shown = sections(run("inspect", tmp_path / "x").stdout)
+
+    assert shown["config"] == ["  none"]
+    assert shown["tokenizer"] == ["  none"]
+    assert "metrics" not in shown
+
+
+def test_a_legacy_file_is_inspected_by_folder_and_by_name(run: Run, legacy: Path) -> None:
+    by_folder = json.loads(run("inspect", legacy, "--json").stdout)
+    by_name = json.loads(run("inspect", legacy / "latest.pt", "--json").stdout)
+
+    for document in (by_folder, by_name):
+        assert document["format"] == "legacy"
+        assert document["step"] == 7
+        assert document["tokenizer"]["token_kind"] == "gpt2"
+        assert document["has_optimizer"] is True
+
+
+def test_a_step_of_a_history_is_inspected(run: Run, tmp_path: Path, save_history: Save) -> None:
+    save_history(tmp_path / "h", 500, 1000)
+
+    assert json.loads(run("inspect", tmp_path / "h", "--json").stdout)["step"] == 1000
+    assert json.loads(run("inspect", tmp_path / "h", "--json", "--step", 500).stdout)["step"] == 500
+    missing = run("inspect", tmp_path / "h", "--step", 700)
+    assert missing.exit_code == 3
+    assert "committed steps: 500, 1000" in missing.stderr
+
+
+def test_text_of_a_checkpoint_cannot_command_the_terminal(
+    run: Run, tmp_path: Path, save: Save
+) -> None:
+    import torch
+
+    evil = "\x1b]0;owned\x07\x1b[2J\u202e"
+    save(tmp_path / "x", config={evil: evil}, model={evil: torch.zeros(1)})
+
+    text = run("inspect", tmp_path / "x", "--tensors", color=True).stdout
+
+    plain = click.unstyle(text)
+    assert not [char for char in plain if not char.isprintable() and char != "\n"]
+    assert "\\x1b]0;owned\\x07" in plain
+
+
+@pytest.mark.parametrize("variable", [{"NO_COLOR": "1"}, {}])
+def test_no_color_is_respected(run: Run, dante: Path, variable: dict[str, str]) -> None:
+    text = run("inspect", dante, color=not variable or None, env=variable).stdout
+
+    assert ("\x1b[" in text) is not bool(variable)
+
+
+def test_letters_that_stdout_cannot_show_are_escaped(
+    shell: Callable[..., Any], tmp_path: Path, save: Save
+) -> None:
+    save(tmp_path / "x", config={"Erdős": "ő"})
+
+    western = {"PYTHONIOENCODING": "latin-1"}
+    person = shell("inspect", "x", env=western)
+    program = shell("inspect", "x", "--json", env=western)
+
+    assert person.returncode == program.returncode == 0
+    assert "Erd\\u0151s" in person.stdout
+    assert json.loads(program.stdout)["config"] == {"Erdős": "ő"}
+
+
+def test_python_m_runs_the_same_command(shell: Callable[..., Any], dante: Path) -> None:
+    done = shell("inspect", "checkpoints/dante", "--json")
+
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["step"] == 100

@@ -1,0 +1,200 @@
+"""``verify``, ``ls`` and ``plugins``: for people, and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+Run = Callable[..., Result]
+Save = Callable[..., None]
+Shell = Callable[..., Any]
+
+
+def rows(run: Run, location: object) -> list[dict[str, Any]]:
+    """Return what ``ls --json`` lists."""
+    listed: list[dict[str, Any]] = json.loads(run("ls", location, "--json").stdout)
+    return listed
+
+
+# -- verify -------------------------------------------------------------------------------
+
+
+def test_verify_of_a_sound_checkpoint(run: Run, dante: Path) -> None:
+    person = run("verify", dante)
+    program = run("verify", dante, "--json")
+
+    assert person.exit_code == program.exit_code == 0
+    assert person.stdout.splitlines()[-1] == f"{dante}: sound, proved against its manifest"
+    report = json.loads(program.stdout)
+    assert (report["location"], report["sound"], report["proved"]) == (str(dante), True, True)
+    assert {file["status"] for file in report["files"]} == {"ok"}
+
+
+def test_verify_of_a_damaged_checkpoint_names_the_file_and_exits_4(run: Run, dante: Path) -> None:
+    (weights,) = (dante / ".ckptstore").glob("*/model*.pt")
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.chmod(0o644)
+    weights.write_bytes(bytes(data))
+
+    person = run("verify", dante)
+    program = run("verify", dante, "--json")
+
+    assert person.exit_code == program.exit_code == 4
+    assert person.stdout.splitlines()[-1] == f"{dante}: damaged"
+    damaged = [file for file in json.loads(program.stdout)["files"] if file["status"] == "damaged"]
+    assert [file["name"] for file in damaged] == ["model.pt"]
+    assert "chunk 0" in damaged[0]["detail"]
+
+
+def test_verify_without_a_manifest_is_called_not_verified(
+    run: Run, dante: Path, tmp_path: Path
+) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for name in ("model.pt", "config.json"):
+        shutil.copy(dante / name, plain / name)
+
+    result = run("verify", plain)
+
+    assert result.exit_code == 0
+    assert "not verified" in result.stdout.splitlines()[-1]
+    assert json.loads(run("verify", plain, "--json").stdout)["proved"] is False
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_report_of_verify_fits_the_screen(run: Run, dante: Path, columns: int) -> None:
+    text = run("verify", dante, env={"COLUMNS": str(columns)}).stdout
+
+    *files, _ = text.splitlines()
+    assert max(map(len, files)) <= columns
+    assert [line.split()[:2] for line in files if line.split()[0] != "sha256"] == [
+        [name, "ok"]
+        for name in (
+            "model.pt",
+            "config.json",
+            "tokenizer.json",
+            "training_state.json",
+            "optimizer.pt",
+        )
+    ]
+
+
+# -- ls -----------------------------------------------------------------------------------
+
+
+def test_ls_of_a_single_checkpoint_shows_its_state(run: Run, dante: Path) -> None:
+    (row,) = rows(run, dante)
+
+    assert list(row) == [
+        "location",
+        "format",
+        "generation",
+        "step",
+        "created",
+        "nbytes",
+        "proved",
+        "error",
+    ]
+    assert (row["location"], row["format"]) == (str(dante), "bundle")
+    assert (row["generation"], row["step"], row["proved"], row["error"]) == (1, 100, True, None)
+    assert row["nbytes"] > 0
+
+
+def test_ls_of_a_history_shows_every_step(run: Run, tmp_path: Path, save_history: Save) -> None:
+    save_history(tmp_path / "h", 500, 1000, 1500)
+
+    assert [row["step"] for row in rows(run, tmp_path / "h")] == [500, 1000, 1500]
+
+
+def test_ls_of_a_folder_shows_the_checkpoints_below_it(
+    run: Run, dante: Path, save: Save, save_legacy: Save
+) -> None:
+    folder = dante.parent
+    save(folder / "beatrice", step=3)
+    save_legacy(folder / "virgil" / "latest.pt")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "readme.txt").write_text("not a checkpoint")
+    (folder / "broken").mkdir()
+    (folder / "broken" / "latest.pt").write_bytes(b"not a zip at all")
+
+    listed = {Path(row["location"]).name: row for row in rows(run, folder)}
+
+    assert list(listed) == ["beatrice", "broken", "dante", "virgil"]
+    assert listed["beatrice"]["step"] == 3
+    assert listed["virgil"]["format"] == "legacy"
+    assert listed["broken"]["error"]
+    text = run("ls", folder).stdout
+    assert len({line.index("step") for line in text.splitlines() if "step" in line[:60]}) <= 1
+    assert "not verified" in text
+
+
+def test_ls_of_an_empty_folder_finds_nothing(run: Run, tmp_path: Path) -> None:
+    result = run("ls", tmp_path)
+
+    assert result.exit_code == 3
+    assert result.stdout == ""
+
+
+# -- plugins ------------------------------------------------------------------------------
+
+
+def test_plugins_lists_the_built_in_ones(run: Run) -> None:
+    listed = json.loads(run("plugins", "--json").stdout)
+
+    assert {format for plugin in listed for format in plugin["formats"]} >= {"bundle", "legacy"}
+    assert {kind for plugin in listed for kind in plugin["tokenizers"]} >= {"gpt2", "char"}
+    assert list(listed[0]) == [
+        "name",
+        "distribution",
+        "version",
+        "module",
+        "formats",
+        "tokenizers",
+        "status",
+        "error",
+    ]
+    text = run("plugins").stdout
+    assert all(word in text for word in ("bundle", "legacy", "gpt2", "char", "active"))
+
+
+@pytest.fixture
+def broken_plugin(tmp_path: Path) -> dict[str, str]:
+    """Give the environment of a process that finds a plugin which does not import."""
+    info = tmp_path / "site" / "ckptstore_broken-0.1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ckptstore-broken\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[ckptstore]\nbroken = no_such_module_of_anybody\n")
+    return {"PYTHONPATH": str(info.parent)}
+
+
+def test_plugins_says_what_failed_to_load_and_why(
+    shell: Shell, broken_plugin: dict[str, str]
+) -> None:
+    person = shell("plugins", env=broken_plugin)
+    program = shell("plugins", "--json", env=broken_plugin)
+
+    assert person.returncode == program.returncode == 0
+    (failed,) = [p for p in json.loads(program.stdout) if p["status"] == "failed"]
+    assert failed["name"] == "broken"
+    assert "no_such_module_of_anybody" in failed["error"]
+    assert "no_such_module_of_anybody" in person.stdout
+
+
+def test_a_failed_plugin_is_a_warning_on_stderr_and_stops_nobody(
+    shell: Shell, broken_plugin: dict[str, str], dante: Path
+) -> None:
+    loud = shell("inspect", dante, "--json", env=broken_plugin)
+    quiet = shell("inspect", dante, "--json", "--quiet", env=broken_plugin)
+
+    assert loud.returncode == quiet.returncode == 0
+    assert json.loads(loud.stdout) == json.loads(quiet.stdout)
+    (line,) = loud.stderr.splitlines()
+    assert line.startswith("warning: ")
+    assert quiet.stderr == ""
