@@ -35,7 +35,7 @@ def repair(
         small_view: whether the view holds JSON and manifest only.
 
     Returns:
-        What was done, a line each.
+        What was done, or would be, a line each.
 
     Raises:
         ConflictError: somebody replaced a file in the view, and ``restore`` was not asked for.
@@ -114,14 +114,17 @@ def _repair_view(storage: Storage, *, restore: bool, dry_run: bool, small: bool)
     if replaced:
         if not dry_run:
             put_back(storage, state, replaced)
-        yield f"put {', '.join(replaced)} of generation {number} back into the view"
+        verb = "would put" if dry_run else "put"
+        yield f"{verb} {', '.join(replaced)} of generation {number} back into the view"
     elif stale(storage, state, small=small):
         if not dry_run:
             show(storage, state, small=small, durable=True)
-        yield f"refreshed the view to generation {number}"
+        verb = "would refresh" if dry_run else "refreshed"
+        yield f"{verb} the view to generation {number}"
 
 
 def _remove_leftovers(storage: Storage, *, dry_run: bool) -> Iterator[str]:
+    verb = "would remove" if dry_run else "removed"
     folders = (
         *leftover_generations(storage),
         *old_step_leftovers(storage, older_than=_DAY),
@@ -129,8 +132,8 @@ def _remove_leftovers(storage: Storage, *, dry_run: bool) -> Iterator[str]:
     for folder in folders:
         if not dry_run:
             remove_folder(storage, folder)
-        yield f"removed the leftover {folder}"
+        yield f"{verb} the leftover {folder}"
     for name in old_temporaries(storage, older_than=_DAY):
         if not dry_run:
             storage.delete(name)
-        yield f"removed the temporary {name}"
+        yield f"{verb} the temporary {name}"

@@ -85,13 +85,19 @@ class Archive:
             or raw[_LOCAL.size :] != record.member
             or named != len(record.member)
             or (not flags & _SIZES_FOLLOW and (sizes or crc32 != record.crc32))
-            or start + record.size > record.limit
+            or record.limit - start - record.size != self._trailer(record, flags)
         ):
             raise CorruptionError(
                 f"{self.where} is damaged: the header of its record {record.name!r} contradicts "
                 "the directory; restore it from a good copy"
             )
         return start
+
+    def _trailer(self, record: Record, flags: int) -> int:
+        """Return the bytes between a record and the next header; so its start cannot be shifted."""
+        if not flags & _SIZES_FOLLOW:
+            return 0
+        return 24 if max(record.size, record.header) >= 0xFFFFFFFF else 16
 
 
 class Spans:

@@ -31,7 +31,7 @@ def test_a_missing_view_is_made_again(place, save_of):
     for name in place.list("").files:
         place.delete(name)
 
-    assert repair(place, dry_run=True) == ("refreshed the view to generation 1",)
+    assert repair(place, dry_run=True) == ("would refresh the view to generation 1",)
     assert repair(place) == ("refreshed the view to generation 1",)
 
     assert place.read("model.pt") == b"model.pt of a"

@@ -153,7 +153,7 @@ class TestSync:
         moved = ckptstore.sync(source, tmp_path / "copy", progress=events.append)
 
         assert events[-1].done == events[-1].total == moved.copied_bytes
-        assert {event.name for event in events} == {"model.pt", "optimizer.pt", "rng.pt"}
+        assert {event.name for event in events} >= {"model.pt", "optimizer.pt", "rng.pt"}
 
 
 class TestConvert:

@@ -1,0 +1,153 @@
+"""`convert`: the same tensors, in another format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ckptstore import plugins, storage
+from ckptstore.checkpoint import Checkpoint, Location, open
+from ckptstore.commit.attempt import Rehearsal
+from ckptstore.commit.layout import Committed, newest
+from ckptstore.commit.save import save_generation
+from ckptstore.errors import ConflictError, UnsupportedError
+from ckptstore.formats.base import Contents, NewFiles
+from ckptstore.progress import OnProgress, Progress
+from ckptstore.saving import save_of
+from ckptstore.storage.base import Sink, Storage
+from ckptstore.transfer.report import Transfer
+
+__all__ = ["convert"]
+
+
+def convert(
+    source: Location,
+    destination: Location | None = None,
+    format: str = "bundle",
+    *,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: OnProgress | None = None,
+) -> Transfer:
+    """Write a checkpoint of any format as another, by default beside the old file.
+
+    Guarantee: the source is read, never changed or deleted; tensors, optimizer state and JSON
+    fields are the same afterwards.
+
+    Args:
+        source: path or URL of a checkpoint or of a single file.
+        destination: path or URL; by default the source's own folder.
+        format: the name of a writable format.
+        overwrite: make it the next generation of a destination that holds something else.
+        dry_run: only say what would be done.
+        storage_options: what fsspec's filesystem takes, for both sides.
+        progress: called with `Progress` events.
+
+    Raises:
+        ConflictError: the destination holds a different checkpoint.
+        UnsupportedError: the format cannot be written, or does not exist.
+        NotFoundError, CorruptionError, UnsafeError, StorageError: of either side.
+    """
+    target = plugins.format_named(format)
+    if not target.writable:
+        raise UnsupportedError(f"the format {format!r} can be read, not written")
+    origin = open(source, storage_options=storage_options)
+    folder, _ = storage.locate(source, storage_options)
+    place = folder if destination is None else storage.connect(destination, storage_options)
+    if origin.format == format and place.location == origin.location:
+        return _converted(origin, place, {}, None)
+    what = save_of(
+        _contents(origin), target, metrics=origin.metrics, fingerprint=origin.fingerprint
+    )
+    rehearsal = Rehearsal(what.manifest(None))
+    what.write(rehearsal)
+    expected = rehearsal.manifest
+    there = newest(place)
+    if there is not None and expected.same_content(there.manifest):
+        return _converted(origin, place, {}, None)
+    if there is not None and not overwrite:
+        raise ConflictError(
+            f"{place.location} holds another checkpoint already (step {there.manifest.step}, this "
+            f"one has step {origin.step}); pass --overwrite to make this its newest state, or "
+            "choose another destination"
+        )
+    sizes = {name: entry.digest.size for name, entry in expected.files.items()}
+    sizes |= {name: len(entry.text.encode()) for name, entry in expected.texts.items()}
+    if dry_run:
+        return _converted(origin, place, sizes, None)
+    watched = replace(what, write=lambda files: what.write(_Watched(files, sizes, progress)))
+    return _converted(origin, place, sizes, save_generation(place, watched))
+
+
+def _converted(
+    origin: Checkpoint, place: Storage, written: Mapping[str, int], state: Committed | None
+) -> Transfer:
+    """Return the report of a conversion that wrote some files, or found them all there."""
+    spared = {} if written else {name: info.size for name, info in origin.files().items()}
+    return Transfer(
+        source=origin.location,
+        destination=place.location,
+        step=origin.step,
+        generation=state.manifest.generation if state else None,
+        copied=tuple(written),
+        spared=tuple(spared),
+        copied_bytes=sum(written.values()),
+        spared_bytes=sum(spared.values()),
+        edited=origin.edited,
+        changed=bool(written),
+    )
+
+
+class _Watched(NewFiles):
+    """Passes files on, and reports how many bytes went by."""
+
+    def __init__(
+        self, files: NewFiles, sizes: Mapping[str, int], progress: OnProgress | None
+    ) -> None:
+        self._files = files
+        self._total = sum(sizes.values())
+        self._done = 0
+        self._progress = progress
+
+    def write_text(self, name: str, text: str) -> None:
+        self._files.write_text(name, text)
+        self._report(name, len(text.encode()))
+
+    @contextmanager
+    def create(self, name: str, *, expected_size: int = 0) -> Iterator[Sink]:
+        with self._files.create(name, expected_size=expected_size) as sink:
+            yield _WatchedSink(sink, lambda count: self._report(name, count))
+
+    def _report(self, name: str, count: int) -> None:
+        self._done += count
+        if self._progress is not None:
+            self._progress(Progress("convert", name, self._done, self._total))
+
+
+@dataclass(frozen=True)
+class _WatchedSink:
+    sink: Sink
+    report: Callable[[int], None]
+
+    def write(self, data: memoryview, /) -> int:
+        self.sink.write(data)
+        self.report(memoryview(data).nbytes)
+        return memoryview(data).nbytes
+
+
+def _contents(origin: Checkpoint) -> Contents:
+    """Load everything that a checkpoint holds."""
+    fields = dict(origin.training_state or {})
+    known = {"step", "optimizer_file", *(f"{name}_file" for name in origin.states())}
+    return Contents(
+        model=origin.load_model(),
+        config=origin.config,
+        tokenizer_state=origin.tokenizer_state,
+        optimizer=origin.load_optimizer(),
+        states={name: origin.load_state(name) for name in origin.states()},
+        step=origin.step,
+        training_state={name: value for name, value in fields.items() if name not in known},
+    )

@@ -1,0 +1,196 @@
+"""`sync`: the same bytes, in another place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ckptstore import plugins, storage
+from ckptstore.checkpoint import Checkpoint, Location, open
+from ckptstore.commit.attempt import Attempt, Rehearsal, draft
+from ckptstore.commit.layout import Committed, newest, newest_generation, steps
+from ckptstore.commit.save import Save, save_generation, save_step
+from ckptstore.errors import ConflictError, UnsupportedError
+from ckptstore.formats.base import Files, NewFiles
+from ckptstore.manifest import FileEntry, Manifest
+from ckptstore.progress import OnProgress, Progress
+from ckptstore.saving import index
+from ckptstore.storage.base import Storage
+from ckptstore.transfer.report import Transfer
+
+__all__ = ["sync"]
+
+_PIECE = 8 * 2**20
+
+
+def sync(
+    source: Location,
+    destination: Location,
+    *,
+    optimizer: bool = True,
+    dry_run: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: OnProgress | None = None,
+) -> Transfer:
+    """Copy one state of a checkpoint to another location, what differs, and commit it there.
+
+    Guarantee: every byte is proved on the way (G4); the destination is the old state or the
+    new one, whatever dies (G2). An equal destination is left alone. Hand edits of the JSON are
+    carried over.
+
+    Args:
+        source: path or URL; of a history, its newest step.
+        destination: path or URL; a history gets the step, anything else its next generation.
+        optimizer: False for an inference copy: model, config and tokenizer only.
+        dry_run: only say what would be done.
+        storage_options: what fsspec's filesystem takes, for both sides.
+        progress: called with `Progress` events.
+
+    Raises:
+        UnsupportedError: the source is no folder of files; convert it.
+        NotFoundError, CorruptionError, ConflictError, StorageError: of either side.
+    """
+    origin = open(source, storage_options=storage_options)
+    if not origin.reader.for_inference():
+        raise UnsupportedError(
+            f"{origin.location} is a {origin.format} checkpoint; "
+            "ckptstore convert SOURCE DESTINATION makes a bundle of it"
+        )
+    place = storage.connect(destination, storage_options)
+    if place.location == origin.location:
+        raise ConflictError(f"{place.location} is source and destination at once")
+    there = newest(place)
+    copy = _Copy(origin, place, there, optimizer=optimizer, progress=progress)
+    if there is not None and copy.equal_to(there.manifest):
+        return copy.report(there, changed=False)
+    if dry_run:
+        return copy.report(None, changed=True)
+    state = copy.run()
+    return copy.report(state, changed=there is None or state.folder != there.folder)
+
+
+class _Copy:
+    """One sync: which files go, which are there already, and how they are written."""
+
+    def __init__(
+        self,
+        origin: Checkpoint,
+        place: Storage,
+        there: Committed | None,
+        *,
+        optimizer: bool,
+        progress: OnProgress | None,
+    ) -> None:
+        self._origin = origin
+        self._files: Files = origin.source
+        self._place = place
+        self._progress = progress
+        names = _names(origin, optimizer=optimizer)
+        self._texts = {n: self._files.text(n) for n in names if n.endswith(".json")}
+        self._bytes = {n: self._files.size(n) for n in names if not n.endswith(".json")}
+        self._known = _by_digest(there)
+        self._digests = self._source_digests() if there is not None else {}
+        texts = sum(len(text.encode()) for text in self._texts.values())
+        moved = (size for name, size in self._bytes.items() if not self._spared(name))
+        self._total = texts + sum(moved)
+        self._done = 0
+
+    def equal_to(self, manifest: Manifest) -> bool:
+        """Whether a committed state is the one that would be written."""
+        return (
+            manifest.format == self._origin.format
+            and manifest.step == self._origin.step
+            and {name: entry.text for name, entry in manifest.texts.items()} == self._texts
+            and {n: e.digest.sha256 for n, e in manifest.files.items()} == self._digests
+        )
+
+    def run(self) -> Committed:
+        """Write and commit."""
+        own = self._files.manifest
+        save = Save(
+            write=self._write,
+            index=index,
+            format=self._origin.format,
+            step=self._origin.step,
+            metrics=self._origin.metrics,
+            fingerprint=own.fingerprint if own else self._fingerprint(),
+        )
+        if newest_generation(self._place) is None and steps(self._place):
+            return save_step(self._place, save, overwrite=False)
+        return save_generation(self._place, save)
+
+    def report(self, state: Committed | None, *, changed: bool) -> Transfer:
+        """Return what was moved and what was spared."""
+        sizes = {name: len(text.encode()) for name, text in self._texts.items()} | self._bytes
+        spared = [n for n in sizes if not changed or self._spared(n)]
+        moved = [n for n in sizes if n not in spared]
+        return Transfer(
+            source=self._origin.location,
+            destination=self._place.location,
+            step=self._origin.step,
+            generation=state.manifest.generation if state and changed else None,
+            copied=tuple(moved),
+            spared=tuple(spared),
+            copied_bytes=sum(sizes[name] for name in moved),
+            spared_bytes=sum(sizes[name] for name in spared),
+            edited=tuple(name for name in self._origin.edited if name in self._texts),
+            changed=changed,
+        )
+
+    def _fingerprint(self) -> str | None:
+        state = self._origin.tokenizer_state
+        return None if state is None else plugins.fingerprint_of(state)
+
+    def _source_digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each file: what the manifest says, or computed by reading."""
+        manifest = self._files.manifest
+        if manifest is None:
+            rehearsal = Rehearsal(draft(format=self._origin.format))
+            for name in self._bytes:
+                self._copy(name, rehearsal, None)
+            manifest = rehearsal.manifest
+        return {name: manifest.files[name].digest.sha256 for name in self._bytes}
+
+    def _spared(self, name: str) -> bool:
+        return self._digests.get(name) in self._known
+
+    def _write(self, files: NewFiles) -> None:
+        for name, text in self._texts.items():
+            files.write_text(name, text)
+            self._report(name, len(text.encode()), self._progress)
+        for name in self._bytes:
+            if self._spared(name) and isinstance(files, Attempt):
+                files.reuse(name, *self._known[self._digests[name]])
+            else:
+                self._copy(name, files, self._progress)
+
+    def _copy(self, name: str, files: NewFiles, progress: OnProgress | None) -> None:
+        size = self._bytes[name]
+        buffer = bytearray(_PIECE)
+        with self._files.open(name) as file, files.create(name, expected_size=size) as sink:
+            while count := file.readinto(buffer):  # type: ignore[attr-defined]
+                sink.write(memoryview(buffer)[:count])
+                self._report(name, count, progress)
+        own = self._files.manifest
+        if own is not None and isinstance(files, Attempt):
+            files.expect(name, own.files[name])
+
+    def _report(self, name: str, count: int, progress: OnProgress | None) -> None:
+        if progress is not None:
+            self._done += count
+            progress(Progress("copy", name, self._done, self._total))
+
+
+def _names(origin: Checkpoint, *, optimizer: bool) -> Sequence[str]:
+    """Return the files to copy: all that are there, or those that inference needs."""
+    there = origin.source.names()
+    names = [name for name in origin.reader.files() if name in there]
+    return names if optimizer else [name for name in names if name in origin.reader.for_inference()]
+
+
+def _by_digest(there: Committed | None) -> dict[str, tuple[str, FileEntry]]:
+    """Return what the destination holds already, by its SHA-256: the name, and the entry."""
+    if there is None:
+        return {}
+    files = there.manifest.files.values()
+    return {entry.digest.sha256: (there.path(entry.path), entry) for entry in files}
