@@ -1,0 +1,18 @@
+"""A small GPT that trains, resumes and generates through ckptstore, its first consumer.
+
+gpt/
+├── config.py         what a model is made of; unknown fields are kept
+├── layers.py         attention over all heads in one call, feed-forward, block, key/value cache
+├── model.py          the model: forward, generate, save, load
+├── vocabulary.py     a tokenizer, made when it is needed
+├── optimizer.py      AdamW, and whether a state belongs to it
+├── sampling.py       from logits to the next token
+├── weights.py        what a state dict says about the model that it belongs to
+├── bundle.py         between a model and its checkpoints, in both directions
+├── data.py           text to batches, in an order that is part of the checkpoint
+├── fit.py            the training loop, exact across a kill
+├── checkpoint.py     CheckpointManager: resume, start from another model, or start fresh
+├── commands.py       errors, warnings and exit codes of the command line
+├── train.py, generate.py, inspect_model.py     the commands
+└── inferno.txt       sample text: passages of Dante's Inferno (public domain)
+"""

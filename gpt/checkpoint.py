@@ -1,0 +1,298 @@
+"""Checkpoints by model name, and the three ways to begin training."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import ckptstore
+from ckptstore import Checkpoint, CorruptionError, NotFoundError, plugins
+from gpt.config import GPTConfig, usable_device
+
+if TYPE_CHECKING:  # inspecting needs this module, and no torch
+    import torch
+
+    from ckptstore.tokenizers.base import Tokenizer
+    from gpt.model import GPT
+
+__all__ = ["CheckpointManager"]
+
+TAKEN_ON_RESUME = ("batch_size", "dropout", "device")
+_PADDING = 64
+_SMALL_VOCABULARY = 1024
+
+
+class CheckpointManager:
+    """The checkpoint of one model.
+
+    Args:
+        model_name: its folder below ``base_dir``; may be nested (``runs/dante``), and never
+            leads out of ``base_dir``.
+        base_dir: a path or any URL, such as ``s3://bucket/checkpoints``.
+
+    Attributes:
+        checkpoint_dir: where the checkpoint is.
+
+    Raises:
+        ValueError: the name is not a plain one.
+    """
+
+    def __init__(self, model_name: str, base_dir: str | os.PathLike[str] = "checkpoints") -> None:
+        self.model_name = _plain("model_name", model_name)
+        self.base_dir = os.fspath(base_dir)
+        self.checkpoint_dir = _join(self.base_dir, model_name)
+
+    def get_path(self, filename: str) -> str:
+        """Return where a file of the checkpoint is; it need not exist.
+
+        Raises:
+            ValueError: the name would lead out of the checkpoint.
+        """
+        return _join(self.checkpoint_dir, _plain("filename", filename))
+
+    def exists(self) -> bool:
+        """Whether there is a checkpoint, of any format.
+
+        Raises:
+            CkptstoreError: what is there cannot be opened, so the answer is neither.
+        """
+        return self._there() is not None
+
+    @classmethod
+    def load_for_inference(
+        cls,
+        model_name: str,
+        base_dir: str | os.PathLike[str] = "checkpoints",
+        legacy_filename: str | None = None,
+        *,
+        map_location: Any = None,
+    ) -> GPT:
+        """Return the model in eval mode; optimizer and training state need not be there.
+
+        Args:
+            model_name: as for the manager.
+            base_dir: as for the manager.
+            legacy_filename: a legacy file to load instead, such as ``final.pt``.
+            map_location: where to put it; None is the config's device, or the CPU with a warning.
+
+        Raises:
+            NotFoundError: there is no such checkpoint.
+            CorruptionError: it is damaged, or config and weights do not belong together.
+        """
+        manager = cls(model_name, base_dir)
+        checkpoint = manager.open(legacy_filename)
+        from gpt import bundle
+        from gpt.model import GPT
+
+        return bundle.load_model(GPT, checkpoint, map_location=map_location).eval()
+
+    def open(self, legacy_filename: str | None = None) -> Checkpoint:
+        """Open the checkpoint, or a legacy file in its folder, without reading weights."""
+        return ckptstore.open(
+            self.get_path(legacy_filename) if legacy_filename else self.checkpoint_dir
+        )
+
+    def initialize_for_training(
+        self,
+        config: GPTConfig,
+        tokenization: str | None,
+        input_text: str,
+        learning_rate: float | None = 3e-4,
+        init_from_model: str | None = None,
+        *,
+        fresh_optimizer: bool = False,
+        taken_on_resume: Collection[str] = TAKEN_ON_RESUME,
+    ) -> tuple[GPT, torch.optim.AdamW, int]:
+        """Resume where there is a checkpoint, else start from another model, else start fresh.
+
+        Guarantee (G8): what `fit` then does is what it would have done without the interruption.
+
+        Args:
+            config: of a fresh model, its vocab_size adapted to the tokenizer. On resume, and from
+                another model, the architecture is the checkpoint's.
+            tokenization: the tokenizer kind. An existing model keeps its vocabulary, and another
+                kind is an error; None takes the model's (a fresh one: ``char``).
+            input_text: what a fresh vocabulary is made of, where the kind needs that.
+            learning_rate: of the optimizer, on resume too; None keeps the checkpoint's.
+            init_from_model: the model below ``base_dir`` to take the weights of; not on resume.
+            fresh_optimizer: on resume, leave the optimizer's state aside.
+            taken_on_resume: the config fields that hold on resume instead of the checkpoint's.
+
+        Returns:
+            The model on its device, its optimizer, and the finished optimizer steps.
+
+        Raises:
+            ValueError: the tokenizers do not match, or the kind is not fit for the text.
+            NotFoundError: the checkpoint names an optimizer that is absent, or there is no model
+                of the name ``init_from_model``.
+            CorruptionError: the optimizer state does not fit; the message says what differs.
+        """
+        checkpoint = self._there()
+        if checkpoint is not None:
+            model = self._model_of(checkpoint, config, taken_on_resume, tokenization, input_text)
+            step, state = _training_of(checkpoint, fresh_optimizer)
+            if step:
+                from gpt.fit import Pending
+
+                model.pending = Pending.of(checkpoint)
+            return model, _optimizer(model, learning_rate, state, checkpoint), step
+        if init_from_model is None:
+            model = _fresh(config, tokenization or "char", input_text)
+        else:
+            model = self._from_other(init_from_model, config, tokenization, input_text)
+        return model, _optimizer(model, learning_rate), 0
+
+    def _from_other(self, name: str, config: GPTConfig, tokenization: str | None, text: str) -> GPT:
+        source = type(self)(name, self.base_dir).open()
+        model = self._model_of(source, config, TAKEN_ON_RESUME, tokenization, text)
+        _match_text(model, text, source.location)
+        return model
+
+    def _there(self) -> Checkpoint | None:
+        try:
+            return self.open()
+        except NotFoundError:
+            # An absent bucket is not an absent checkpoint: looking once more tells them apart,
+            # before anybody trains for hours towards a save that cannot succeed.
+            ckptstore.Store(self.checkpoint_dir).steps()
+            return None
+
+    def _model_of(
+        self,
+        checkpoint: Checkpoint,
+        config: GPTConfig,
+        taken: Collection[str],
+        tokenization: str | None,
+        text: str,
+    ) -> GPT:
+        from gpt import bundle
+        from gpt.model import GPT
+
+        changes = {name: getattr(config, name) for name in taken}
+        there = (checkpoint.config or {}).get("device")
+        if "device" in changes and isinstance(there, str) and _same_device(there, config.device):
+            del changes["device"]  # what is written stays as it is
+        model = bundle.load_model(GPT, checkpoint, changes=changes)
+        _match_tokenizer(model, tokenization, text, checkpoint.location)
+        return model
+
+
+def _training_of(
+    checkpoint: Checkpoint, fresh_optimizer: bool
+) -> tuple[int, dict[str, Any] | None]:
+    """Return the finished steps and the optimizer's state; what is missing is a warning."""
+    where = checkpoint.location
+    if checkpoint.step is None:
+        warnings.warn(f"{where} records no training step; counting from step 0", stacklevel=3)
+    if fresh_optimizer:
+        return checkpoint.step or 0, None
+    try:
+        state = checkpoint.load_optimizer()
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"{error}; to go on without it, use --fresh_optimizer (fresh_optimizer=True)"
+        ) from error
+    if state is None:
+        warnings.warn(f"{where} has no optimizer state; using a fresh optimizer", stacklevel=3)
+    return checkpoint.step or 0, state
+
+
+def _optimizer(
+    model: GPT,
+    learning_rate: float | None,
+    state: dict[str, Any] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> torch.optim.AdamW:
+    from gpt.optimizer import set_learning_rate
+
+    try:
+        optimizer = model.configure_optimizer(optimizer_state=state)
+    except ValueError as error:
+        where = checkpoint.location if checkpoint else "the model"
+        raise CorruptionError(
+            f"{where}: {error}; to go on without it, use --fresh_optimizer (fresh_optimizer=True)"
+        ) from error
+    if learning_rate is not None:
+        set_learning_rate(optimizer, learning_rate)
+    return optimizer
+
+
+def _fresh(config: GPTConfig, tokenization: str, text: str) -> GPT:
+    from gpt.model import GPT
+
+    tokenizer = plugins.tokenizer_kind(tokenization).from_text(text)
+    fitting = config.with_values(vocab_size=fitting_vocab_size(config.vocab_size, tokenizer))
+    return GPT(fitting, tokenizer).to(usable_device(fitting.device))
+
+
+def fitting_vocab_size(wanted: int, tokenizer: Tokenizer) -> int:
+    """Return the rows of the embedding for a fresh model with this vocabulary.
+
+    What is wanted stays where it is the number of ids, or that number padded to a multiple of 64;
+    else it is the number, padded where the vocabulary is large enough for that to make the
+    product faster (gpt2: 50304 for 50257 ids).
+
+    Args:
+        wanted: what the config says.
+        tokenizer: the vocabulary.
+    """
+    padded = -(-tokenizer.n_vocab // _PADDING) * _PADDING
+    if tokenizer.n_vocab <= wanted <= padded:
+        return wanted
+    return tokenizer.n_vocab if tokenizer.n_vocab < _SMALL_VOCABULARY else padded
+
+
+def _match_tokenizer(model: GPT, tokenization: str | None, text: str, where: str) -> None:
+    """Make sure that a model of a checkpoint has the vocabulary that is asked for."""
+    kind = model.token_kind
+    if kind is None:
+        if tokenization is None:
+            raise ValueError(f"{where} records no tokenizer; say which with --tokenization")
+        warnings.warn(f"{where} records no tokenizer; using {tokenization!r}", stacklevel=4)
+        tokenizer = plugins.tokenizer_kind(tokenization).from_text(text)
+        if tokenization == "char" and tokenizer.n_vocab != model.config.vocab_size:
+            raise ValueError(
+                f"the text has {tokenizer.n_vocab} characters, {where} was trained on "
+                f"{model.config.vocab_size}, so it is another vocabulary; use the text of the "
+                "training"
+            )
+        model.tokenizer = tokenizer
+    elif tokenization is not None and tokenization != kind:
+        raise ValueError(
+            f"the tokenizers do not match: {where} was trained with {kind!r}, asked for is "
+            f"{tokenization!r}; use {kind!r}, or another model name"
+        )
+
+
+def _match_text(model: GPT, text: str, where: str) -> None:
+    """Make sure that the vocabulary of another model will do for the text of a new one."""
+    wanted = type(model.tokenizer).from_text(text)
+    if wanted.fingerprint() == model.tokenizer.fingerprint():
+        return
+    try:
+        model.encode(text)
+    except ValueError as error:
+        raise ValueError(
+            f"the tokenizers do not match: {where} was trained with {model.token_kind!r} of "
+            f"{model.tokenizer.n_vocab} ids, this text needs {wanted.n_vocab}: {error}"
+        ) from error
+
+
+def _same_device(one: str, other: str) -> bool:
+    return usable_device(one, warn=False) == usable_device(other, warn=False)
+
+
+def _join(base: str, name: str) -> str:
+    if "://" not in base:
+        return os.path.join(base, name)
+    return base + name if base.endswith("/") else f"{base}/{name}"
+
+
+def _plain(what: str, name: str) -> str:
+    parts = re.split(r"[/\\]" if os.name == "nt" else "/", name)
+    if "://" in name or os.path.isabs(name) or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"{what} is {name!r}, not a name such as 'dante' or 'runs/dante'")
+    return name

@@ -1,0 +1,131 @@
+"""What the commands have in common: errors, warnings and exit codes.
+
+| what was raised          | stderr                    | exit code         |
+|--------------------------|---------------------------|-------------------|
+| a `CkptstoreError`       | ``error: <message>``      | its ``exit_code`` |
+| a `ValueError`           | ``error: <message>``      | 2                 |
+| a usage error of click's | ``error: …; see … --help``| 2                 |
+| another `OSError`        | ``error: <file>: <why>``  | 1                 |
+| an interrupt             | ``interrupted``           | 130               |
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import click
+
+from ckptstore.errors import CkptstoreError
+
+__all__ = ["Command", "LazyGroup", "base_dir", "legacy_checkpoint", "model_name"]
+
+_INTERRUPTED = 130
+
+model_name = click.option("--model_name", required=True, metavar="NAME", help="Which model.")
+base_dir = click.option(
+    "--base_dir",
+    default="checkpoints",
+    show_default=True,
+    metavar="LOCATION",
+    help="Where models are: a folder, or a URL such as s3://bucket/checkpoints.",
+)
+legacy_checkpoint = click.option(
+    "--legacy_checkpoint",
+    metavar="FILE",
+    help="A legacy file in the model's folder to use instead, such as final.pt.",
+)
+
+
+class Refusal(click.ClickException):
+    """What click prints and exits with when a command ends in an error."""
+
+    def __init__(self, line: str, exit_code: int) -> None:
+        super().__init__(line)
+        self.exit_code = exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line to stderr."""
+        click.echo(self.message, file=file, err=True)
+
+
+class Command(click.Command):
+    """A command whose errors and warnings are lines on stderr."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the arguments."""
+        with _mapped():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _mapped(), warnings.catch_warnings():
+            # Ours are messages for people, and each is one, whatever else filters are for.
+            warnings.filterwarnings("always", category=UserWarning)
+            warnings.showwarning = _show_warning
+            return super().invoke(ctx)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are in modules that are imported when they are asked for.
+
+    Args:
+        modules: command name to module, which holds the command as ``main``.
+    """
+
+    def __init__(self, *args: Any, modules: dict[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._modules = modules or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return list(self._modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command by name; None where there is none."""
+        module = self._modules.get(cmd_name)
+        return None if module is None else importlib.import_module(module).main
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the group's own arguments."""
+        with _mapped():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        with _mapped():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        message = error.format_message().rstrip(".")
+        help_of = f"; see {error.ctx.command_path} --help" if error.ctx else ""
+        raise Refusal(f"error: {message[:1].lower()}{message[1:]}{help_of}", 2) from error
+    except CkptstoreError as error:
+        raise Refusal(f"error: {_line(error)}", error.exit_code) from error
+    except ValueError as error:
+        raise Refusal(f"error: {_line(error)}", 2) from error
+    except (KeyboardInterrupt, click.Abort) as error:
+        raise Refusal("interrupted", _INTERRUPTED) from error
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise  # click ends quietly when whoever reads our output has left
+        raise Refusal(f"error: {_line(error)}", 1) from error
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, OSError) and not isinstance(error, CkptstoreError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return "; ".join(line.strip() for line in str(error).splitlines()) or repr(error)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"warning: {message}", err=True)

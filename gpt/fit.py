@@ -1,0 +1,239 @@
+"""The training loop.
+
+Rules, so that a run that was killed ends as one that was not (G8):
+
+1. Everything that the next step depends on is in the checkpoint: weights, optimizer, torch's
+   random states (dropout), and where the order of the data stands.
+2. It is put back last, directly before the loop, so that nothing in between can use it up.
+3. Evaluation draws from a generator of its own, which starts anew each time: it disturbs nothing,
+   and every evaluation looks at the same windows.
+4. A step counts when the optimizer has finished it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+import torch
+
+from gpt import bundle
+
+if TYPE_CHECKING:
+    from ckptstore import Checkpoint
+    from gpt.data import GPTDataLoader
+    from gpt.model import GPT
+
+__all__ = ["Pending", "estimate_loss", "fit"]
+
+_EVALUATION_SEED = 20_240_229
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Random and data states of a checkpoint, until the loop goes on from them.
+
+    Attributes:
+        step: the step that they belong to.
+        rng: what `_rng_state` returned then.
+    """
+
+    step: int
+    rng: dict[str, Any]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Pending | None:
+        """Return those of a checkpoint, or None where it has none (an older one)."""
+        if checkpoint.step is None or "rng" not in checkpoint.states():
+            return None
+        rng = bundle.load_states(checkpoint).get("rng")
+        return None if rng is None else cls(checkpoint.step, rng)
+
+
+def fit(
+    model: GPT,
+    data_loader: GPTDataLoader,
+    optimizer: torch.optim.Optimizer,
+    *,
+    max_iters: int,
+    eval_interval: int = 50,
+    eval_iters: int = 200,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    start_step: int = 0,
+) -> dict[str, float]:
+    """Train until ``max_iters`` optimizer steps are finished, and save on the way.
+
+    Guarantee (G8): N steps equal k steps, a kill, and N-k steps, bit for bit, on the same machine
+    with the same number of threads.
+
+    Args:
+        model: trained in place.
+        data_loader: with its data prepared.
+        optimizer: over the model's parameters.
+        max_iters: steps in all; where they are finished already, nothing happens.
+        eval_interval: steps between evaluations and saves; the last step has one too.
+        eval_iters: batches of each split to evaluate.
+        checkpoint_dir: where to save; None saves nothing.
+        start_step: steps that are finished.
+
+    Returns:
+        The last evaluation: mean losses of ``train`` and ``val``; empty where nothing happened.
+
+    Raises:
+        ValueError, CkptstoreError: a number is out of range; a save failed.
+    """
+    _check_counts(eval_interval=eval_interval, eval_iters=eval_iters)
+    losses: dict[str, float] = {}
+    if start_step >= max_iters:
+        return losses
+    model.train()
+    _take_up(model, data_loader, start_step)
+    with _Progress(start_step, max_iters) as progress:
+        for step in range(start_step + 1, max_iters + 1):
+            progress.advance(_train_step(model, data_loader, optimizer))
+            if step % eval_interval and step != max_iters:
+                continue
+            losses = estimate_loss(model, data_loader, eval_iters)
+            if checkpoint_dir is not None:
+                _save(model, checkpoint_dir, step, optimizer, data_loader, losses)
+            progress.report(step, losses, saved=checkpoint_dir is not None)
+    return losses
+
+
+@torch.no_grad()
+def estimate_loss(model: GPT, data_loader: GPTDataLoader, eval_iters: int) -> dict[str, float]:
+    """Return the mean loss on both splits, in eval mode; no random state changes.
+
+    Args:
+        model: left in the mode in which it was.
+        data_loader: with its data prepared.
+        eval_iters: batches of each split.
+    """
+    was_training = model.training
+    model.eval()
+    means = {}
+    for split in ("train", "val"):
+        generator = torch.Generator().manual_seed(_EVALUATION_SEED)
+        total = 0.0
+        for _ in range(eval_iters):
+            ids, targets = data_loader.get_batch(split, generator=generator)
+            total += model(ids.to(model.device), targets.to(model.device))[1].item()
+        means[split] = total / eval_iters
+    model.train(was_training)
+    return means
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}, not a whole number from 1 on")
+
+
+def _train_step(
+    model: GPT, data_loader: GPTDataLoader, optimizer: torch.optim.Optimizer
+) -> torch.Tensor:
+    ids, targets = data_loader.get_batch("train")
+    _, loss = model(ids.to(model.device), targets.to(model.device))
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def _save(
+    model: GPT,
+    checkpoint_dir: str | os.PathLike[str],
+    step: int,
+    optimizer: torch.optim.Optimizer,
+    data_loader: GPTDataLoader,
+    losses: dict[str, float],
+) -> None:
+    bundle.save_bundle(
+        model,
+        checkpoint_dir,
+        step=step,
+        optimizer=optimizer,
+        states={"rng": _rng_state(data_loader)},
+        metrics={f"{split}_loss": loss for split, loss in losses.items()},
+    )
+
+
+def _rng_state(data_loader: GPTDataLoader) -> dict[str, Any]:
+    """Return all that is random in training, in types that a weights-only load takes."""
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "data": data_loader.state_dict(),
+    }
+
+
+def _take_up(model: GPT, data_loader: GPTDataLoader, start_step: int) -> None:
+    """Put back the states that belong to this step, if the model came with any."""
+    pending, model.pending = model.pending, None
+    if pending is None or pending.step != start_step:
+        return
+    torch.set_rng_state(pending.rng["torch"])
+    cuda = pending.rng["cuda"]
+    if torch.cuda.is_available() and len(cuda) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(cuda)
+    elif model.device.type == "cuda":
+        warnings.warn(
+            f"the checkpoint has random states of {len(cuda)} CUDA devices, there are "
+            f"{torch.cuda.device_count()}; dropout will not go on where it was",
+            stacklevel=3,
+        )
+    data_loader.load_state_dict(pending.rng["data"])
+
+
+class _Progress:
+    """A bar on a terminal, and a line for each evaluation everywhere."""
+
+    def __init__(self, start: int, total: int) -> None:
+        self._width = len(str(total))
+        self._total = total
+        self._bar = None
+        if sys.stdout.isatty():
+            self._bar = click.progressbar(
+                length=total, label="training", show_pos=True, item_show_func=self._show_loss
+            )
+            self._bar.update(start)
+
+    def __enter__(self) -> _Progress:
+        if self._bar is not None:
+            self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(kind, value, traceback)
+
+    def advance(self, loss: torch.Tensor) -> None:
+        """Count a finished step."""
+        if self._bar is not None:
+            self._bar.update(1, loss)
+
+    def report(self, step: int, losses: dict[str, float], *, saved: bool) -> None:
+        """Print the line of an evaluation."""
+        line = f"step {step:{self._width}}/{self._total}: " + ", ".join(
+            f"{split} loss {loss:.4f}" for split, loss in losses.items()
+        )
+        line += ", saved" if saved else ""
+        if self._bar is None:
+            click.echo(line)
+        else:  # in place of the bar, which is drawn again below
+            click.echo(f"\r\x1b[2K{line}")
+            self._bar.render_progress()
+
+    @staticmethod
+    def _show_loss(loss: torch.Tensor | None) -> str | None:
+        return None if loss is None else f"loss {loss.item():.4f}"

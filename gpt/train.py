@@ -1,0 +1,211 @@
+"""``gpt train``: begin a model, or go on with one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpt.commands import Command, base_dir, model_name
+
+if TYPE_CHECKING:
+    from gpt.config import GPTConfig
+    from gpt.data import GPTDataLoader
+    from gpt.model import GPT
+
+__all__ = ["SAMPLE_TEXT", "main"]
+
+# Passages with no character that their beginning lacks: the old models of this family were trained
+# on that beginning, and go on with this text as it is.
+SAMPLE_TEXT = Path(__file__).parent / "inferno.txt"
+
+# The options that are fields of the config.
+_CONFIG_OPTIONS = (
+    click.option("--batch_size", type=int, metavar="N", help="Sequences in a batch."),
+    click.option("--block_size", type=int, metavar="N", help="Longest sequence, in tokens."),
+    click.option("--n_embd", type=int, metavar="N", help="Width; a multiple of n_head."),
+    click.option("--n_head", type=int, metavar="N", help="Attention heads in each block."),
+    click.option("--n_layer", type=int, metavar="N", help="Blocks."),
+    click.option("--dropout", type=float, metavar="P", help="Probability, in training."),
+    click.option(
+        "--bias/--no-bias", default=None, help="Whether key, query and value have a bias."
+    ),
+    click.option("--device", metavar="NAME", help="Where to compute: cpu, cuda, ..."),
+)
+
+
+def _config_options(command: Any) -> Any:
+    for option in reversed(_CONFIG_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command("train", cls=Command)
+@model_name
+@base_dir
+@click.option(
+    "--input_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=SAMPLE_TEXT,
+    show_default="passages of Dante's Inferno",
+    metavar="FILE",
+    help="The text, in UTF-8.",
+)
+@click.option(
+    "--tokenization",
+    metavar="KIND",
+    help="char, gpt2 or a plugin's; a new model's default is char, an old one keeps its own.",
+)
+@click.option(
+    "--init_from_model", metavar="NAME", help="Begin with the weights of this model in base_dir."
+)
+@click.option(
+    "--config_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A config.json for a new model; options given beside it win.",
+)
+@click.option(
+    "--max_iters",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Optimizer steps in all, those of earlier runs included.",
+)
+@click.option(
+    "--eval_interval",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="Steps from one evaluation and save to the next.",
+)
+@click.option(
+    "--eval_iters",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Batches in an evaluation.",
+)
+@click.option(
+    "--learning_rate",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="A new model's default is 3e-4; an old one goes on with its own.",
+)
+@click.option("--seed", type=int, metavar="N", help="The same seed trains the same new model.")
+@click.option(
+    "--fresh_optimizer", is_flag=True, help="On resume, leave the optimizer's state aside."
+)
+@_config_options
+def main(
+    model_name: str,
+    base_dir: str,
+    input_file: Path,
+    tokenization: str | None,
+    init_from_model: str | None,
+    config_file: Path | None,
+    max_iters: int,
+    eval_interval: int,
+    eval_iters: int,
+    learning_rate: float | None,
+    seed: int | None,
+    fresh_optimizer: bool,
+    **fields: Any,
+) -> None:
+    """Train a model, or go on with one that is there already.
+
+    On resume the architecture is the checkpoint's, and whatever is not given.
+    """
+    import torch
+
+    from gpt.checkpoint import TAKEN_ON_RESUME, CheckpointManager
+
+    given = {name: value for name, value in fields.items() if value is not None}
+    config = _config(config_file, given)
+    if seed is not None:
+        torch.manual_seed(seed)
+    text = _text(input_file)
+    manager = CheckpointManager(model_name, base_dir)
+    model, optimizer, start_step = manager.initialize_for_training(
+        config,
+        tokenization,
+        text,
+        learning_rate,
+        init_from_model,
+        fresh_optimizer=fresh_optimizer,
+        taken_on_resume=[name for name in TAKEN_ON_RESUME if name in given],
+    )
+    _say_what_begins(model, config, given, config_file, manager.checkpoint_dir, start_step)
+    model.fit(
+        _loader(model, text),
+        optimizer,
+        max_iters,
+        eval_interval=eval_interval,
+        eval_iters=eval_iters,
+        checkpoint_dir=manager.checkpoint_dir,
+        start_step=start_step,
+    )
+    done = max(start_step, max_iters)
+    click.echo(f"step {done} is finished; the checkpoint is in {manager.checkpoint_dir}")
+
+
+def _loader(model: GPT, text: str) -> GPTDataLoader:
+    from gpt.data import GPTDataLoader
+
+    loader = GPTDataLoader(model.config, model)
+    loader.prepare_data(text)
+    return loader
+
+
+def _config(config_file: Path | None, given: dict[str, Any]) -> GPTConfig:
+    from gpt.config import GPTConfig
+
+    values: Any = {}
+    if config_file is not None:
+        try:
+            values = json.loads(config_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{config_file} is not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{config_file} holds no JSON object but {type(values).__name__}")
+    return GPTConfig.from_dict(values).with_values(**given)
+
+
+def _text(input_file: Path) -> str:
+    try:
+        return input_file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{input_file} is not UTF-8 text: {error}") from error
+
+
+def _say_what_begins(
+    model: GPT,
+    config: GPTConfig,
+    given: dict[str, Any],
+    config_file: Path | None,
+    where: str,
+    start_step: int,
+) -> None:
+    asked = given if config_file is None else config.to_dict()
+    for name in ("block_size", "n_embd", "n_head", "n_layer", "bias"):
+        there = getattr(model.config, name)
+        if name in asked and asked[name] != there:
+            click.echo(f"{name} stays {there}, as in the checkpoint, not {asked[name]}", err=True)
+    if config_file is not None and config.vocab_size != model.config.vocab_size:
+        click.echo(
+            f"vocab_size is {model.config.vocab_size} for the {model.token_kind!r} tokenizer, "
+            f"not {config.vocab_size} as in {config_file}",
+            err=True,
+        )
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    begin = f"going on at step {start_step}" if start_step else "starting"
+    click.echo(f"{begin}: {parameters:,} parameters, {model.token_kind} tokenizer, {where}")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m gpt.train")
