@@ -64,9 +64,11 @@ class Checkpoint:
         fingerprint: of the tokenizer's vocabulary, or None.
     """
 
-    def __init__(self, files: Files, format: Format, reader: Reader) -> None:
+    def __init__(
+        self, files: Files, format: Format, reader: Reader, *, location: str | None = None
+    ) -> None:
         manifest = files.manifest
-        self.location = files.location
+        self.location = location or files.location
         self.format = format.name
         self.step = reader.step
         self.config = reader.config
@@ -249,7 +251,7 @@ def open(
     """
     place, file = storage.locate(location, storage_options)
     if file is not None:
-        return _read(PlainFiles(place, (file,)), step)
+        return _read(PlainFiles(place, (file,)), step, location=f"{place.location}/{file}")
     for _ in range(_TRIES):
         try:
             checkpoint = _open_newest(place, step)
@@ -300,14 +302,14 @@ def _texts(place: Storage, listing: Listing) -> list[tuple[str, str]]:
     return [(name, read_text(place, name)) for name in sorted(names)]
 
 
-def _read(files: Files, step: int | None) -> Checkpoint:
+def _read(files: Files, step: int | None, *, location: str | None = None) -> Checkpoint:
     format = _format_of(files)
     reader = format.read(files)
     if step is not None and reader.step != step:
         raise NotFoundError(
             f"no checkpoint at step {step} in {files.location}; it holds step {reader.step}"
         )
-    return Checkpoint(files, format, reader)
+    return Checkpoint(files, format, reader, location=location)
 
 
 def _format_of(files: Files) -> Format:

