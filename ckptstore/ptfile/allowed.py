@@ -205,7 +205,10 @@ def _rebuild_from_type(function: Any, kind: Any, args: Any, state: Any) -> Tenso
 def _finished(stub: TensorStub, requires_grad: Any, hooks: Any, *, plain: bool) -> TensorStub:
     if hooks:
         raise ValueError("a tensor with hooks")
-    return replace(stub, requires_grad=bool(requires_grad), plain=plain)
+    differentiable = stub.dtype.startswith(("float", "bfloat", "complex"))
+    if type(requires_grad) is not bool or (requires_grad and not differentiable):
+        raise ValueError(f"a tensor of {stub.dtype} that requires gradients")
+    return replace(stub, requires_grad=requires_grad, plain=plain)
 
 
 def _checked_tensor(value: Any) -> TensorStub:

@@ -19,6 +19,8 @@ from ckptstore.errors import (
     UnsupportedError,
 )
 
+HOW = ["whole", "named", "part"]
+
 
 class Counted(io.BytesIO):
     """A file that notes what is read of it, and fails where it is told to."""
@@ -49,7 +51,7 @@ def state():
     return {name: torch.randn(1000) for name in ("a", "b", "c")}
 
 
-@pytest.mark.parametrize("options", [{}, {"names": ["b"]}, {"part": lambda root: root}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"names": ["b"]}, {"part": lambda root: root}], ids=HOW)
 def test_a_flipped_bit_is_found_by_the_records_crc(saved, loaded, state, options):
     data = bytearray(saved(state))
     start, _ = place_of(bytes(data), "b")
@@ -197,7 +199,7 @@ def test_numbers_in_the_other_byte_order_are_turned(saved, loaded, names):
     assert torch.equal(loaded(buffer.getvalue(), names=names)["x"], tensor)
 
 
-@pytest.mark.parametrize("options", [{}, {"names": ["a"]}, {"part": lambda root: root}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"names": ["a"]}, {"part": lambda root: root}], ids=HOW)
 @pytest.mark.parametrize(
     ("where", "device"),
     [
@@ -209,7 +211,7 @@ def test_numbers_in_the_other_byte_order_are_turned(saved, loaded, names):
         (lambda storage, location: None, "cpu"),
         ("meta", "meta"),
     ],
-    ids=str,
+    ids=["text", "device", "None", "dict", "function", "function that declines", "meta"],
 )
 def test_tensors_go_where_they_are_sent(saved, loaded, state, where, device, options):
     if isinstance(where, dict) and not options:

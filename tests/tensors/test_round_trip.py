@@ -28,7 +28,13 @@ def plainly(data):
 
 
 def bits(tensor):
-    return bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).tolist())
+    return bytes(
+        tensor.detach()
+        .clone(memory_format=torch.contiguous_format)
+        .reshape(-1)
+        .view(torch.uint8)
+        .tolist()
+    )
 
 
 def same(one, other):
