@@ -251,7 +251,9 @@ def open(
     """
     place, file = storage.locate(location, storage_options)
     if file is not None:
-        return _read(PlainFiles(place, (file,)), step, location=f"{place.location}/{file}")
+        return _read(
+            PlainFiles(place, (file,), named=file), step, location=f"{place.location}/{file}"
+        )
     for _ in range(_TRIES):
         try:
             checkpoint = _open_newest(place, step)
@@ -326,8 +328,9 @@ def _format_of(files: Files) -> Format:
     if not found:
         held = sorted(files.names())
         listed = ", ".join(held[:_LISTED]) + (", …" if len(held) > _LISTED else "")
+        hint = "; name a file to open it alone" if any(n.endswith(".pt") for n in held) else ""
         raise NotFoundError(
             f"no checkpoint in {files.location}: "
-            + (f"it holds {listed}, and no model.pt" if held else "nothing is there")
+            + (f"it holds {listed}, and no model.pt{hint}" if held else "nothing is there")
         )
     return found[0]

@@ -43,8 +43,11 @@ class PlainFiles(Files):
 
     manifest = None
 
-    def __init__(self, storage: Storage, names: tuple[str, ...]) -> None:
+    def __init__(
+        self, storage: Storage, names: tuple[str, ...], *, named: str | None = None
+    ) -> None:
         self.location = storage.location
+        self.named = named
         self._storage = storage
         self._names = tuple(sorted(names))
 

@@ -26,10 +26,12 @@ class Files(ABC):
     Attributes:
         location: for people.
         manifest: what was committed, or None for files that never had a manifest.
+        named: the one file that the location names, or None where it names a folder.
     """
 
     location: str
     manifest: Manifest | None
+    named: str | None = None
 
     @abstractmethod
     def names(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from ckptstore.manifest import TensorInfo, plain_name
 __all__ = ["LegacyFormat"]
 
 _NAMES = ("latest.pt", "final.pt")
+_ENDINGS = (".pt", ".pth")
 _MODEL, _OPTIMIZER = "model_state_dict", "optimizer_state_dict"
 _KNOWN = (_MODEL, _OPTIMIZER, "config", "tokenizer", "step")
 # One persistent mask for each attention head: no parameter, and made anew by the model.
@@ -36,16 +37,17 @@ class LegacyFormat(Format):
     yields_to: ClassVar[tuple[str, ...]] = ("bundle",)
 
     def matches(self, files: Files) -> bool:
-        """Whether there is a latest.pt or final.pt, or the one `.pt` is such a file."""
+        """Whether there is a latest.pt or final.pt, or the location names such a file."""
         names = files.names()
         if any(name in names for name in _NAMES):
             return True
-        if len(names) != 1 or not names[0].endswith(".pt"):
+        if files.named is None:
             return False
         try:
-            root = _read(files, names[0]).root
+            root = _read(files, files.named).root
         except CkptstoreError:
-            return True  # Whoever opens it is told what is wrong with it.
+            # Whoever opens it is told what is wrong with it.
+            return files.named.endswith(_ENDINGS)
         return isinstance(root, dict) and (_MODEL in root or _is_state_dict(root))
 
     def read(self, files: Files) -> Reader:
@@ -57,9 +59,7 @@ class LegacyFormat(Format):
             UnsafeError: it holds more than tensors, numbers, text and containers of these.
         """
         names = files.names()
-        name = next((name for name in _NAMES if name in names), None)
-        if name is None:
-            name = next((name for name in names if name.endswith(".pt")), None)
+        name = files.named or next((name for name in _NAMES if name in names), None)
         if name is None:
             raise NotFoundError(f"{files.location} has neither latest.pt nor final.pt")
         return _LegacyReader(files, name)
@@ -75,7 +75,7 @@ class _LegacyReader(Reader):
         if not isinstance(root, dict):
             raise CorruptionError(f"{self._where} holds a {type(root).__name__}, not a checkpoint")
         bare = _MODEL not in root
-        if bare and not (len(files.names()) == 1 and _is_state_dict(root)):
+        if bare and not (files.named and _is_state_dict(root)):
             held = ", ".join(map(repr, list(root)[:8])) or "nothing"
             raise CorruptionError(
                 f"{self._where} holds no {_MODEL!r}, so it is no legacy checkpoint; it holds {held}"

@@ -185,12 +185,14 @@ class S3Storage(KeyedStorage):
         try:
             self._client.run("put_object", **self._target(name), Body=data, IfMatch=tag)
         except Failure as failure:
-            # After a repeated request it may be our own success that is in the way.
-            if failure.lost and self._held(name) == data:
+            refused = failure.kind in (Kind.REFUSED, Kind.ABSENT)
+            # After a repeated request it may be our own success that is in the way; and aiohttp
+            # repeats a PUT by itself where a connection that it had kept turns out to be closed.
+            if (refused or failure.lost) and self._held(name) == data:
                 return True
-            if failure.kind in (Kind.REFUSED, Kind.ABSENT):
-                return False
-            raise self._unsettled(failure, name) from failure
+            if not refused:
+                raise self._unsettled(failure, name) from failure
+            return False
         return True
 
     def copy(self, source: str, name: str, *, durable: bool = True) -> None:

@@ -1,7 +1,8 @@
 """Requests to S3: one connection pool per process and set of options, with our own retries.
 
 botocore's and s3fs' retries are switched off, because what a failure means depends on whether an
-earlier attempt may have arrived: only who repeats a request can know that.
+earlier attempt may have arrived: only who repeats a request can know that. How often they are to
+try (``retries`` of botocore's configuration, AWS_MAX_ATTEMPTS) is how often this does.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ _SETTINGS = {
     "max_pool_connections": 32,
     "connect_timeout": 5,
     "read_timeout": 30,
-    "retries": {"total_max_attempts": 1, "mode": "standard"},
 }
 _MOST_ATTEMPTS = 8
 _LONGEST_WAIT = 4.0
@@ -51,6 +51,9 @@ class Client:
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._arguments, endpoint = _prepared(options)
         self.endpoint = _public(endpoint) if endpoint else AWS
+        self._most_attempts = _attempts(self._arguments["config_kwargs"].pop("retries", None))
+        self._arguments["config_kwargs"]["retries"] = {"total_max_attempts": 1, "mode": "standard"}
+        self._patience = float(self._arguments["config_kwargs"]["read_timeout"])
         self._lock = threading.Lock()
         self._connected: tuple[int, Any] | None = None
 
@@ -106,7 +109,7 @@ class Client:
             patience = _GIVE_UP_UNREACHABLE if failure.kind is Kind.UNREACHABLE else _GIVE_UP
             pause = min(0.2 * 2 ** (attempt - 1), _LONGEST_WAIT) * random.uniform(0.5, 1)  # noqa: S311
             tired = time.monotonic() + pause > began + patience
-            if not failure.again or attempt == _MOST_ATTEMPTS or tired:
+            if not failure.again or attempt >= self._most_attempts or tired:
                 failure.lost = lost
                 raise failure
             await asyncio.sleep(pause)
@@ -125,6 +128,7 @@ class Client:
             # aiohttp warns of large bytes, and reads a buffer in pieces.
             sent["Body"] = buffer = body if isinstance(body, io.BytesIO) else io.BytesIO(body)
             buffer.seek(0)
+            return await self._while_it_moves(buffer, fs._call_s3(operation, **sent))
         answer: dict[str, Any] = await fs._call_s3(operation, **sent)
         if operation == "get_object":
             stream = answer["Body"]
@@ -136,6 +140,23 @@ class Client:
             finally:
                 stream.close()
         return answer
+
+    async def _while_it_moves(self, body: io.BytesIO, work: Coroutine[Any, Any, _T]) -> _T:
+        """Await a request as long as its body is being taken.
+
+        No timeout of aiohttp's is running while it sends, nor while it waits to be allowed to.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            place = -1
+            while not task.done():
+                if place == body.tell():
+                    raise asyncio.TimeoutError
+                place = body.tell()
+                await asyncio.wait({task}, timeout=self._patience)
+            return task.result()
+        finally:
+            task.cancel()
 
     def _fs(self) -> Any:
         """Return s3fs' filesystem, made when first needed and again after a fork."""
@@ -183,6 +204,15 @@ def _prepared(options: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
     merged["config_kwargs"] = {**settings, **(merged.get("config_kwargs") or {})}
     merged.update(use_listings_cache=False, skip_instance_cache=True, asynchronous=False)
     return merged, endpoint
+
+
+def _attempts(retries: Mapping[str, Any] | None) -> int:
+    if retries and "total_max_attempts" in retries:
+        return int(retries["total_max_attempts"])
+    if retries and "max_attempts" in retries:
+        return int(retries["max_attempts"]) + 1
+    told = os.environ.get("AWS_MAX_ATTEMPTS", "")
+    return int(told) if told.isdecimal() and int(told) else _MOST_ATTEMPTS
 
 
 def _configured_endpoint(profile: str | None) -> str | None:

@@ -21,10 +21,18 @@ class MemoryFiles(Files):
     Args:
         data: the bytes of each file by its plain name; copied.
         location: for people.
+        named: the one file that the location names; None where it names a folder.
     """
 
-    def __init__(self, data: Mapping[str, bytes] | None = None, location: str = "memory") -> None:
+    def __init__(
+        self,
+        data: Mapping[str, bytes] | None = None,
+        location: str = "memory",
+        *,
+        named: str | None = None,
+    ) -> None:
         self.location = location
+        self.named = named
         self.manifest = None
         self.data = dict(data or {})
 

@@ -36,12 +36,12 @@ def legacy(legacy_bytes: bytes) -> dict[str, Any]:
 def folder() -> Callable[..., MemoryFiles]:
     """A function that returns a plain folder: bytes as they are, the rest as JSON or `.pt`."""
 
-    def build(files: dict[str, Any]) -> MemoryFiles:
+    def build(files: dict[str, Any], named: str | None = None) -> MemoryFiles:
         data = {}
         for name, value in files.items():
             if not isinstance(value, bytes):
                 value = json.dumps(value).encode() if name.endswith(".json") else pt(value)
             data[name] = value
-        return MemoryFiles(data, "dante")
+        return MemoryFiles(data, "dante", named=named)
 
     return build

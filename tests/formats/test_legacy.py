@@ -87,7 +87,8 @@ def test_a_folder_without_such_a_file_does_not_match(folder):
     assert not LegacyFormat().matches(folder({"a.pt": other, "b.pt": other}))
     assert not LegacyFormat().matches(folder({"a.txt": b""}))
     assert not LegacyFormat().matches(folder({}))
-    assert LegacyFormat().matches(folder({"any.pt": other}))
+    assert not LegacyFormat().matches(folder({"any.pt": other}))
+    assert LegacyFormat().matches(folder({"any.pt": other}, named="any.pt"))
     with pytest.raises(NotFoundError, match=r"dante has neither latest\.pt nor final\.pt"):
         read(folder({"a.txt": b""}))
 
@@ -168,7 +169,7 @@ def test_further_keys_are_kept_as_fields_or_as_states(folder):
 
 def test_bare_weights_are_taken_where_the_file_is_named(folder):
     for state in (WEIGHTS, {"state_dict": WEIGHTS, "model_dtype": torch.float32}):
-        files = folder({"weights.pt": state})
+        files = folder({"weights.pt": state}, named="weights.pt")
 
         assert LegacyFormat().matches(files)
         reader = read(files)
@@ -178,7 +179,9 @@ def test_bare_weights_are_taken_where_the_file_is_named(folder):
 
 
 def test_other_files_are_no_legacy_checkpoint(folder):
-    assert not LegacyFormat().matches(folder({"ckpt.pt": {"model": WEIGHTS, "iter_num": 1}}))
+    assert not LegacyFormat().matches(
+        folder({"ckpt.pt": {"model": WEIGHTS, "iter_num": 1}}, named="ckpt.pt")
+    )
     with pytest.raises(
         CorruptionError,
         match=r"latest\.pt in dante holds no 'model_state_dict', .*; it holds 'model', 'iter_num'",
@@ -206,7 +209,7 @@ def test_fields_of_another_type_are_damage(folder, more, message):
 
 
 def test_a_file_that_would_run_code_is_refused_and_named(folder):
-    files = folder({"old.pt": {"model_state_dict": WEIGHTS, "config": Path("x")}})
+    files = folder({"old.pt": {"model_state_dict": WEIGHTS, "config": Path("x")}}, named="old.pt")
 
     assert LegacyFormat().matches(files)
     with pytest.raises(UnsafeError, match=r"old\.pt in dante holds more than tensors \(pathlib"):
