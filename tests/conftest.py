@@ -127,6 +127,13 @@ class S3Server:
         client.close()
         return found
 
+    def uploads(self, url: str) -> list[str]:
+        """Return the keys of uploads in a URL's bucket that were neither finished nor aborted."""
+        client = self.client()
+        found = client.list_multipart_uploads(Bucket=url.split("/")[2]).get("Uploads", ())
+        client.close()
+        return [row["Key"] for row in found]
+
     def stop(self) -> None:
         """Stop the server and wait until it is gone."""
         self.process.kill()

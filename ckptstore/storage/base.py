@@ -213,7 +213,10 @@ class Storage(ABC):
 
     @abstractmethod
     def delete(self, name: str) -> None:
-        """Remove a file; an absent one is no error. A folder that this empties goes too."""
+        """Remove a file; an absent one is no error.
+
+        Folders that are empty afterwards go too, but not the location's own.
+        """
 
     @abstractmethod
     def flush(self, folder: str) -> None:

@@ -212,6 +212,12 @@ def status(path: str) -> os.stat_result | None:
         raise
 
 
+def _status_of_name(path: str) -> os.stat_result | None:
+    with contextlib.suppress(FileNotFoundError):
+        return os.lstat(path)
+    return None
+
+
 def linked(source: str, path: str) -> bool:
     """Give a file a second name, and return whether the file system could.
 
@@ -240,7 +246,8 @@ def place(source: str, path: str) -> None:
         os.link(source, path)
     except FileExistsError:
         # Over NFS a repeated request can be refused because of its own first success.
-        if not os.path.samefile(source, path):
+        held = _status_of_name(path)
+        if held is None or not os.path.samestat(os.stat(source), held):
             raise
     except FileNotFoundError:
         raise
@@ -296,7 +303,10 @@ if sys.platform != "win32":
         import fcntl
 
         while True:
-            descriptor = os.open(path, os.O_RDWR | _BINARY)
+            try:
+                descriptor = os.open(path, os.O_RDWR | _BINARY)  # NFS locks nothing less.
+            except PermissionError:
+                descriptor = os.open(path, os.O_RDONLY | _BINARY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 # While this waited, the file may have been replaced: then the lock holds nothing.

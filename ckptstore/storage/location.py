@@ -16,7 +16,8 @@ __all__ = ["connect", "locate"]
 # One letter before a colon is a Windows drive, not a protocol.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _CHAIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(?:://[^:]*)?::")
-_CACHES = ("simplecache", "filecache", "blockcache", "cached")
+_CACHES = frozenset({"simplecache", "filecache", "blockcache", "cached"})
+_LITERAL = frozenset({"file", "local", "memory", "s3", "s3a"})
 
 
 def connect(
@@ -46,7 +47,7 @@ def connect(
         return S3Storage(rest, options)
     from ckptstore.storage.general import GeneralStorage
 
-    return GeneralStorage(protocol, os.fspath(location), options)
+    return GeneralStorage(protocol.removesuffix("::"), os.fspath(location), options)
 
 
 def locate(
@@ -66,7 +67,7 @@ def locate(
     """
     protocol, rest = _split(location)
     separators = "/" + (os.sep if protocol == "file" else "")
-    if not rest or rest[-1] in separators:
+    if not rest or rest[-1] in separators or protocol.endswith("::"):
         return connect(location, storage_options), None
     if protocol == "file":
         rest = os.path.expanduser(rest)
@@ -86,7 +87,7 @@ def locate(
 
 
 def _split(location: str | os.PathLike[str]) -> tuple[str, str]:
-    """Return protocol and rest; the protocol of a path is ``file``."""
+    """Return protocol and rest: ``file`` for a path, and for a chain of URLs ``first::``, all."""
     text = os.fspath(location)
     if not isinstance(text, str):
         raise UnsupportedError(f"{text!r} is not text; pass a location as str or os.PathLike")
@@ -94,22 +95,26 @@ def _split(location: str | os.PathLike[str]) -> tuple[str, str]:
         raise UnsupportedError("the location is empty; name a path, or a URL such as s3://bucket/x")
     if not isinstance(location, str):
         return "file", text
-    chain = _CHAIN.match(text)
-    if chain:
-        if any(f"{name}::" in text or f"{name}://" in text for name in _CACHES):
-            raise UnsupportedError(
-                f"{text!r} reads through a cache that never asks whether it is still right; "
-                "name the location behind it"
-            )
-        return chain[1], text
-    url = _URL.match(text)
-    if not url:
-        return "file", text
-    protocol, rest = url[1].lower(), url[2]
-    if protocol in ("file", "local"):
+    url, chain = _URL.match(text), _CHAIN.match(text)
+    protocol, rest = (url[1].lower(), url[2]) if url else ("file", text)
+    if chain and (not url or protocol not in _LITERAL):
+        names = [part.partition("://")[0].lower() for part in text.split("::")]
+        _refuse_caches(names, text)
+        return f"{names[0]}::", text
+    _refuse_caches([protocol], text)
+    if url and protocol in ("file", "local"):
         drive = os.name == "nt" and re.match(r"/[A-Za-z]:", rest)
         return "file", rest[1:] if drive else rest
     return protocol, rest
+
+
+def _refuse_caches(protocols: list[str], text: str) -> None:
+    if not _CACHES.isdisjoint(protocols):
+        shown = re.sub(r"://[^/@]*@", "://", text)
+        raise UnsupportedError(
+            f"{shown!r} reads through a cache that never asks whether it is still right; "
+            "name the location behind it"
+        )
 
 
 def _trimmed(path: str) -> str:

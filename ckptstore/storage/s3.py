@@ -40,6 +40,8 @@ class S3Storage(KeyedStorage):
         UnsupportedError: the URL names no bucket, or holds credentials.
     """
 
+    content_versions = True
+
     def __init__(self, rest: str, storage_options: Mapping[str, Any]) -> None:
         arn = _ARN.fullmatch(rest)
         bucket, _, prefix = rest.partition("/")

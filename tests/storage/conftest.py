@@ -63,7 +63,7 @@ class Fault:
     method: str
     part: str
     action: str
-    times: int = 1_000_000
+    times: int
 
 
 ANSWERS = {
@@ -97,7 +97,15 @@ class Proxy:
         self._thread.start()
         port = self._listener.server_address[1]
         endpoint = f"http://127.0.0.1:{port}"
-        self.storage_options = {**server.storage_options, "endpoint_url": endpoint}
+        self.storage_options = {
+            **server.storage_options,
+            "endpoint_url": endpoint,
+            "config_kwargs": {"retries": {"total_max_attempts": 4}},
+        }
+
+    def harm(self, method: str, part: str, action: str = "lose", times: int = 1) -> None:
+        """Add a `Fault` for some requests to come."""
+        self.faults.append(Fault(method, part, action, times))
 
     def stop(self) -> None:
         self.released.set()
@@ -121,6 +129,8 @@ class Proxy:
         proxy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # Older ones never say 100-continue.
+
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 part = "partNumber" in self.path
@@ -134,7 +144,17 @@ class Proxy:
                     with proxy._lock:
                         proxy._at_once -= part
 
-            do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
+            def do_PUT(self) -> None:
+                self.do_GET()
+
+            def do_POST(self) -> None:
+                self.do_GET()
+
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
+            def do_DELETE(self) -> None:
+                self.do_GET()
 
             def _answer(self, body: bytes) -> None:
                 self.close_connection = True
@@ -147,10 +167,15 @@ class Proxy:
                     self._send(status, [("Content-Type", "application/xml")], text.encode())
                 elif action != "drop":
                     upstream = http.client.HTTPConnection(proxy._target, timeout=60)
-                    upstream.request(self.command, self.path, body, dict(self.headers))
-                    reply = upstream.getresponse()
-                    data = reply.read()
-                    upstream.close()
+                    headers = {n: v for n, v in self.headers.items() if n.lower() != "expect"}
+                    try:
+                        upstream.request(self.command, self.path, body, headers)
+                        reply = upstream.getresponse()
+                        data = reply.read()
+                    except OSError:
+                        return
+                    finally:
+                        upstream.close()
                     if action != "lose":
                         self._send(reply.status, reply.getheaders(), data)
 
@@ -164,7 +189,7 @@ class Proxy:
                 self.send_header("Connection", "close")
                 self.end_headers()
                 with contextlib.suppress(OSError):
-                    self.wfile.write(data)
+                    self.wfile.write(b"" if self.command == "HEAD" else data)
 
             def log_message(self, *arguments: object) -> None:
                 pass
@@ -178,3 +203,9 @@ def proxy(request: pytest.FixtureRequest) -> Iterator[Proxy]:
     standing = Proxy(request.getfixturevalue("moto_server"))
     yield standing
     standing.stop()
+
+
+@pytest.fixture
+def through(proxy: Proxy, moto_server) -> storages.Storage:
+    """Give a storage whose requests go through the proxy; it gives up after four attempts."""
+    return storages.connect(moto_server.url("dante"), proxy.storage_options)
