@@ -7,7 +7,6 @@ size and digests, and the index of its tensors. `docs/format.md` describes each 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 
 from ckptstore.digests import Digest, sha256_of
 from ckptstore.errors import CorruptionError, UnsafeError, UnsupportedError
+from ckptstore.texts import dump_json, parse_json
 
 __all__ = [
     "MANIFEST",
@@ -22,14 +22,11 @@ __all__ = [
     "Manifest",
     "TensorInfo",
     "TextEntry",
-    "dump_json",
-    "parse_json",
     "plain_name",
 ]
 
 MANIFEST = "manifest.json"
 VERSION = 1
-_MOST_DEPTH = 100
 _HEX = re.compile(r"[0-9a-f]+")
 
 
@@ -104,6 +101,13 @@ class Manifest:
     metrics: Mapping[str, float] = field(default_factory=dict)
     fingerprint: str | None = None
     shown: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def called(self) -> str:
+        """What to call it in messages: ``generation 12`` or ``step 500``."""
+        if self.generation is not None:
+            return f"generation {self.generation}"
+        return f"step {self.step}"
 
     def paths(self) -> tuple[str, ...]:
         """Return the names of all files that hold this state, the manifest's own left out."""
@@ -186,44 +190,6 @@ class Manifest:
                 f"{where} is damaged: {type(error).__name__} {error}; "
                 "restore the checkpoint from a good copy"
             ) from error
-
-
-def dump_json(value: Any) -> str:
-    """Return JSON text as every file of ours has it: UTF-8, indent 2, a line break at the end.
-
-    Raises:
-        UnsupportedError: the value holds something that JSON does not have, NaN included.
-    """
-    try:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UnsupportedError(f"this cannot be written as JSON: {error}") from error
-    return text
-
-
-def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
-    """Read a JSON object from text that may come from anybody.
-
-    Args:
-        text: the file's content.
-        where: what to call the file in errors.
-
-    Raises:
-        CorruptionError: it is not UTF-8, not JSON, not an object, nested deeper than 100,
-            or has a key twice.
-    """
-    try:
-        decoded = text if isinstance(text, str) else text.decode("utf-8")
-        value = json.loads(decoded, object_pairs_hook=_object, parse_constant=_no_constant)
-        _check_depth(value)
-    except (ValueError, RecursionError) as error:
-        raise CorruptionError(
-            f"{where} is not valid JSON: {error}; correct it, or restore it from a good copy"
-        ) from error
-    if not isinstance(value, dict):
-        raise CorruptionError(f"{where} holds a JSON {type(value).__name__}, not an object")
-    return value
 
 
 def plain_name(name: object, where: str) -> str:
@@ -328,30 +294,3 @@ def _digest(value: object) -> str:
     if not _HEX.fullmatch(_text(value)):
         raise ValueError(f"{value!r} is not a digest")
     return str(value)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} stands there twice")
-    return value
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _check_depth(value: object) -> None:
-    level = [value]
-    for _ in range(_MOST_DEPTH):
-        if not level:
-            return
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-    raise ValueError(f"nested deeper than {_MOST_DEPTH}")

@@ -24,8 +24,8 @@ from ckptstore.commit.save import save_generation, save_step
 from ckptstore.errors import CkptstoreError, NotFoundError
 from ckptstore.formats.base import Contents
 from ckptstore.keep import Keep
-from ckptstore.manifest import parse_json
 from ckptstore.saving import contents_of, index, save_of
+from ckptstore.texts import parse_json
 from ckptstore.tokenizers.base import Tokenizer
 
 __all__ = ["Keep", "Store", "save"]

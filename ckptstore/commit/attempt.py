@@ -315,10 +315,7 @@ class Attempt(NewFiles):
         self._settle(found)
 
     def _conflict(self) -> ConflictError:
-        what = f"step {self._manifest.step}"
-        if self._manifest.generation is not None:
-            what = f"generation {self._manifest.generation}"
         return ConflictError(
-            f"{what} of {self._storage.location} was committed by another writer meanwhile; "
-            "nothing of this save is left, open what is there and decide"
+            f"{self._manifest.called} of {self._storage.location} was committed by another writer "
+            "meanwhile; nothing of this save is left, open what is there and decide"
         )

@@ -165,12 +165,9 @@ class CommittedFiles(Files):
         again = read_manifest(self._storage, self.state.folder)
         if again is not None and again.write_id == self.manifest.write_id:
             return None
-        what = f"step {self.manifest.step}"
-        if self.manifest.generation is not None:
-            what = f"generation {self.manifest.generation}"
         return SupersededError(
-            f"{what} of {self.location} was replaced or removed since it was opened; "
-            "open the location again"
+            f"{self.manifest.called} of {self.location} was replaced or removed since it was "
+            "opened; open the location again"
         )
 
     def _absent(self, name: str) -> CkptstoreError:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ckptstore.errors import ConflictError, CorruptionError, NotFoundError
-from ckptstore.manifest import MANIFEST, Manifest, parse_json
+from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage.base import Storage
+from ckptstore.texts import parse_json
 
 __all__ = [
     "GENERATIONS",

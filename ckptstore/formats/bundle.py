@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 from ckptstore import ptfile
 from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError, UnsupportedError
 from ckptstore.formats.base import Contents, Files, Format, NewFiles, Reader
-from ckptstore.manifest import MANIFEST, TensorInfo, dump_json, parse_json, plain_name
+from ckptstore.manifest import MANIFEST, TensorInfo, plain_name
+from ckptstore.texts import dump_json, parse_json
 
 __all__ = ["BundleFormat"]
 

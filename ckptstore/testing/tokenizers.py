@@ -11,7 +11,7 @@ import pytest
 
 from ckptstore import plugins
 from ckptstore.errors import CkptstoreError, CorruptionError
-from ckptstore.manifest import dump_json
+from ckptstore.texts import dump_json
 from ckptstore.tokenizers.base import Tokenizer
 
 __all__ = ["NASTY_TEXT", "TokenizerTests"]

@@ -1,0 +1,80 @@
+"""JSON as every file of ours has it, and as it may come from anybody."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from ckptstore.errors import CorruptionError, UnsupportedError
+
+__all__ = ["dump_json", "parse_json"]
+
+_MOST_DEPTH = 100
+
+
+def dump_json(value: Any) -> str:
+    """Return JSON text as every file of ours has it: UTF-8, indent 2, a line break at the end.
+
+    Raises:
+        UnsupportedError: the value holds something that JSON does not have, NaN included.
+    """
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnsupportedError(f"this cannot be written as JSON: {error}") from error
+    return text
+
+
+def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
+    """Read a JSON object from text that may come from anybody.
+
+    Args:
+        text: the file's content.
+        where: what to call the file in errors.
+
+    Raises:
+        CorruptionError: it is not UTF-8, not JSON, not an object, nested deeper than 100,
+            or has a key twice.
+    """
+    try:
+        decoded = text if isinstance(text, str) else text.decode("utf-8")
+        # Some editors put a byte-order mark before what a person has edited.
+        decoded = decoded.removeprefix("\ufeff")
+        value = json.loads(decoded, object_pairs_hook=_object, parse_constant=_no_constant)
+        _check_depth(value)
+    except (ValueError, RecursionError) as error:
+        raise CorruptionError(
+            f"{where} is not valid JSON: {error}; correct it, or restore it from a good copy"
+        ) from error
+    if not isinstance(value, dict):
+        raise CorruptionError(f"{where} holds a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
+        raise ValueError(f"the key {twice!r} stands there twice")
+    return value
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(_MOST_DEPTH):
+        if not level:
+            return
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    raise ValueError(f"nested deeper than {_MOST_DEPTH}")
