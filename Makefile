@@ -1,0 +1,81 @@
+# Everything that is done in this repository has a name here; each makes what it needs in .venv.
+#
+#   make demo      train a small GPT, kill it, resume it, let it write, inspect and prove it
+#   make test      the tests
+#   make lint      ruff: rules and formatting        make types     mypy --strict
+#   make floors    imports go down the floors only   make plugins   the plugins' own tests
+#   make bench     checksums, and save and load against torch
+#   make clean     remove .venv and what tools left behind; checkpoints stay
+
+PYTHON ?= python3
+WORKERS ?= auto
+
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
+PLUGINS := $(wildcard plugins/*/pyproject.toml)
+STATED := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types floors plugins bench clean
+
+help:
+	@sed -n 's/^#   \{0,1\}//p' Makefile
+
+demo: .venv/demo
+	@$(BIN)/python examples/demo.py
+
+test: .venv/test
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 tests
+
+lint: .venv/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/lint
+	$(BIN)/mypy --strict ckptstore
+
+floors: .venv/lint
+	$(BIN)/lint-imports --no-cache
+
+plugins: .venv/test
+	@set -e; for folder in $(dir $(PLUGINS)); do \
+	  echo "$(BIN)/python -m pytest $${folder}tests"; \
+	  $(BIN)/python -m pytest "$${folder}tests"; \
+	done
+
+bench: .venv/bench
+	$(BIN)/python -m benchmarks.checksums
+	$(BIN)/python -m benchmarks.save_load
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each of these files says that an installation into .venv was finished, and which.
+
+.venv/python:
+	@$(PYTHON) -c 'import sys; sys.exit("ckptstore needs Python 3.10 or newer, $(PYTHON) is " \
+	  + sys.version.split()[0] + "; say which with make PYTHON=..." if sys.version_info < (3, 10) else 0)'
+	@echo "making .venv with $(PYTHON)"
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/demo: .venv/python $(STATED)
+	@echo "installing ckptstore into .venv (PyTorch is large: this can take minutes, once)"
+	@$(INSTALL) -e .
+	@touch $@
+
+.venv/test: .venv/python $(STATED) $(PLUGINS)
+	@echo "installing ckptstore, its plugins and what the tests need into .venv (minutes, once)"
+	@$(INSTALL) -e '.[test]' $(patsubst %/pyproject.toml,-e ./%,$(PLUGINS))
+	@touch $@ .venv/demo
+
+.venv/lint: .venv/test
+	@echo "installing ruff, mypy and import-linter into .venv"
+	@$(INSTALL) -e '.[lint]'
+	@touch $@
+
+.venv/bench: .venv/demo
+	@echo "installing what the benchmarks compare with into .venv"
+	@$(INSTALL) -e '.[bench]'
+	@touch $@

@@ -1,0 +1,61 @@
+"""G6: the tensors plus a fixed budget, never a second copy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# The high-water mark of the process's own memory, in MiB, set back before each call.
+PEAK = """
+import re, sys, torch, ckptstore
+from pathlib import Path
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+
+def grown_by(call):
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak()
+    result = call()
+    return peak() - before, result
+
+torch.set_num_threads(1)
+location, size = sys.argv[1], int(sys.argv[2])
+first = ckptstore.save(location + "-first", model={"w": torch.ones(8)})
+first.load_model()
+model = {f"w{n}": torch.rand(size * 2**18 // 4) for n in range(4)}
+saving, checkpoint = grown_by(lambda: ckptstore.save(location, model=model))
+loading, loaded = grown_by(checkpoint.load_model)
+assert all(torch.equal(loaded[name], model[name]) for name in model)
+print(saving, loading)
+"""
+SIZE = 320
+BUDGET = 128
+
+pytestmark = pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="needs /proc to measure memory"
+)
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_saving_and_loading_need_no_second_copy(place, request, tmp_path):
+    location, environ = str(tmp_path / "dante"), {}
+    if place == "s3":
+        server = request.getfixturevalue("moto_server")
+        location, environ = server.url("dante"), server.environ
+
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, location, str(SIZE)],
+        env={**os.environ, **environ},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    saving, loading = map(int, done.stdout.split())
+    assert saving <= BUDGET
+    assert loading <= SIZE + BUDGET
