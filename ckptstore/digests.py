@@ -1,8 +1,8 @@
 """Digests: the SHA-256 of a file, and a fast checksum for each of its chunks.
 
-The chunk checksum is XXH3-128: of the checksums with wheels for every platform it is the fastest
-that was measured (32 GB/s on a core, beside 11 for CRC-32C and 1.7 for SHA-256), and 128 bits
-make an accidental match unthinkable. It finds damage, not malice: SHA-256 is there for that.
+The chunk checksum is XXH3-128: it has wheels for every platform, runs at the speed of memory
+(measured: 26 GB/s on a core; isal's CRC-32 27, CRC-32C 14, SHA-256 1.9), and 128 bits make an
+accidental match unthinkable. It finds damage, not malice: SHA-256 is there for that.
 """
 
 from __future__ import annotations

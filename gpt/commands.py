@@ -66,6 +66,8 @@ class Command(click.Command):
         with _mapped(), warnings.catch_warnings():
             # Ours are messages for people, and each is one, whatever else filters are for.
             warnings.filterwarnings("always", category=UserWarning)
+            # torch says so wherever numpy is not installed, which nothing here needs.
+            warnings.filterwarnings("ignore", "Failed to initialize NumPy")
             warnings.showwarning = _show_warning
             return super().invoke(ctx)
 

@@ -36,6 +36,8 @@ def messages(context: click.Context) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, context)
+            # torch says so wherever numpy is not installed, which nothing here needs.
+            warnings.filterwarnings("ignore", "Failed to initialize NumPy")
             yield
     finally:
         logger.removeHandler(handler)
