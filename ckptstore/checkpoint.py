@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckptstore import plugins, storage, verify
+from ckptstore.commit.edits import hand_edits
 from ckptstore.commit.files import CommittedFiles, PlainFiles, read_text
 from ckptstore.commit.layout import Committed, newest, read_manifest, step_named
-from ckptstore.commit.view import hand_edits
 from ckptstore.errors import ConflictError, NotFoundError, SupersededError, UnsupportedError
 from ckptstore.formats.base import Files, Format, Reader
 from ckptstore.manifest import MANIFEST, TensorInfo
 from ckptstore.progress import OnProgress
-from ckptstore.storage.base import Listing, Storage
+from ckptstore.storage.base import Storage
 from ckptstore.tokenizers.base import Tokenizer
 
-__all__ = ["Checkpoint", "FileInfo", "open", "open_state"]
+__all__ = ["Checkpoint", "FileInfo", "open", "open_place", "open_state"]
 
 Location = str | os.PathLike[str]
 
@@ -75,7 +75,8 @@ class Checkpoint:
         self.tokenizer_state = reader.tokenizer_state
         self.training_state = reader.training_state
         self.proved = manifest is not None
-        self.edited = tuple(sorted(files.edits)) if isinstance(files, CommittedFiles) else ()
+        edits = files.edits if isinstance(files, CommittedFiles) else {}
+        self.edited = tuple(sorted({*edits} & {*reader.files()}))
         self.generation = manifest.generation if manifest else None
         self.created = manifest.created if manifest else None
         self.writer = manifest.writer if manifest else None
@@ -171,10 +172,7 @@ class Checkpoint:
         """
         if self.tokenizer_state is None:
             raise NotFoundError(f"{self.location} has no tokenizer; save it with tokenizer=")
-        edited = "tokenizer.json" in self.edited
-        return plugins.load_tokenizer(
-            self.tokenizer_state, fingerprint=None if edited else self.fingerprint
-        )
+        return plugins.load_tokenizer(self.tokenizer_state, fingerprint=self.fingerprint)
 
     def restore(self, *, model: Any = None, optimizer: Any = None) -> None:
         """Load into an existing model and optimizer, in place.
@@ -251,9 +249,15 @@ def open(
     """
     place, file = storage.locate(location, storage_options)
     if file is not None:
-        return _read(
-            PlainFiles(place, (file,), named=file), step, location=f"{place.location}/{file}"
-        )
+        files = PlainFiles(place, (file,), named=file)
+        return _read(files, step, location=f"{place.location}/{file}")
+    return open_place(place, step)
+
+
+def open_place(place: Storage, step: int | None) -> Checkpoint:
+    """Open the newest checkpoint of a storage; see `open`."""
+    if step is not None and (not isinstance(step, int) or isinstance(step, bool)):
+        raise UnsupportedError(f"step is {step!r}, not a whole number")
     for _ in range(_TRIES):
         try:
             checkpoint = _open_newest(place, step)
@@ -270,19 +274,15 @@ def open_state(place: Storage, state: Committed) -> Checkpoint:
 
 
 def _open_newest(place: Storage, step: int | None) -> Checkpoint | None:
-    state = newest(place) if step is None else _asked_for(place, step)
+    state = newest(place) if step is None else step_named(place, step)
     if state is None:
         return _read(_plain(place), step)
     edits: dict[str, str] | None = {}
     if state.manifest.generation is not None:
-        edits = hand_edits(place, state)
+        edits = hand_edits(place, state, plugins.format_named(state.manifest.format).texts)
     if edits is None:
         return None
     return _read(CommittedFiles(place, state, edits=edits), None)
-
-
-def _asked_for(place: Storage, step: int) -> Committed | None:
-    return step_named(place, step) if newest(place) is not None else None
 
 
 def _plain(place: Storage) -> Files:
@@ -290,18 +290,14 @@ def _plain(place: Storage) -> Files:
     manifest = read_manifest(place, "") if MANIFEST in listing.files else None
     if manifest is None:
         return PlainFiles(place, tuple(listing.files))
-    state = Committed("", manifest)
+    known = {*manifest.texts, *plugins.format_named(manifest.format).texts} - {MANIFEST}
+    texts = {name: read_text(place, name) for name in sorted(known) if name in listing.files}
     edits = {
         name: text
-        for name, text in _texts(place, listing)
+        for name, text in texts.items()
         if name not in manifest.texts or text != manifest.texts[name].text
     }
-    return CommittedFiles(place, state, edits=edits, present=listing)
-
-
-def _texts(place: Storage, listing: Listing) -> list[tuple[str, str]]:
-    names = [n for n in listing.files if n.endswith(".json") and n != MANIFEST]
-    return [(name, read_text(place, name)) for name in sorted(names)]
+    return CommittedFiles(place, Committed("", manifest), edits=edits, present=listing)
 
 
 def _read(files: Files, step: int | None, *, location: str | None = None) -> Checkpoint:

@@ -14,7 +14,7 @@ __all__ = ["ALGORITHM", "Digest", "Digester", "checksum", "chunk_size_for", "sha
 
 ALGORITHM = "xxh3-128"
 _CHUNK = 8 * 2**20
-_MOST_CHUNKS = 16_384
+_MOST_CHUNKS = 131_072
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def checksum(data: bytes | bytearray | memoryview) -> str:
 
 
 def chunk_size_for(expected_size: int) -> int:
-    """Return the chunk size for a file: 8 MiB, doubled until there are at most 16,384 chunks."""
+    """Return the chunk size for a file: 8 MiB, doubled until there are at most 131,072 chunks."""
     size = _CHUNK
     while expected_size > size * _MOST_CHUNKS:
         size *= 2

@@ -27,7 +27,7 @@ class Keep:
         newer_than: the steps that were committed within this time, as a timedelta or in seconds.
 
     Raises:
-        UnsupportedError: a number below 1, or an unknown mode.
+        UnsupportedError: a number below 1, a time of 0 or less, or an unknown mode.
     """
 
     last: int | None = None
@@ -39,8 +39,15 @@ class Keep:
     def __post_init__(self) -> None:
         for name in ("last", "every"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (type(value) is not int or value < 1):
                 raise UnsupportedError(f"Keep({name}={value!r}) is not a count of at least 1")
+        age = self.newer_than
+        if age is not None and (
+            isinstance(age, bool) or not isinstance(age, (int, float, timedelta))
+        ):
+            raise UnsupportedError(f"Keep(newer_than={age!r}) is neither seconds nor a timedelta")
+        if age is not None and not _limit(age) > timedelta(0):
+            raise UnsupportedError(f"Keep(newer_than={age!r}) is not a time above 0")
         if self.mode not in ("min", "max"):
             raise UnsupportedError(f"Keep(mode={self.mode!r}) is neither 'min' nor 'max'")
 
@@ -81,9 +88,12 @@ class Keep:
         return [-min(measured)[1]] if measured else []
 
 
+def _limit(age: timedelta | float) -> timedelta:
+    return age if isinstance(age, timedelta) else timedelta(seconds=age)
+
+
 def _newer(manifests: Sequence[Manifest], age: timedelta | float) -> list[int]:
-    limit = age if isinstance(age, timedelta) else timedelta(seconds=age)
-    oldest = datetime.now(timezone.utc) - limit
+    oldest = datetime.now(timezone.utc) - _limit(age)
     return [
         manifest.step
         for manifest in manifests

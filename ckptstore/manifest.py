@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from ckptstore.digests import Digest, sha256_of
@@ -27,6 +28,7 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 VERSION = 1
+_LARGEST_CHUNK = 2**30  # A chunk that is read in part is proved whole, so it has to fit in memory.
 _HEX = re.compile(r"[0-9a-f]+")
 
 
@@ -82,7 +84,7 @@ class Manifest:
         writer: the program and version that wrote it.
         texts: plain name to JSON file.
         files: plain name to file of bytes.
-        earlier: plain name to the SHA-256 of forerunners' texts, oldest first, at most 64.
+        earlier: plain name to the SHA-256 of forerunners' files, oldest first, at most 64.
         metrics: what was measured of the model, for retention.
         fingerprint: of the tokenizer's vocabulary; None where there is none.
         shown: in a view's manifest, plain name to the version (inode and size, or ETag) of the
@@ -169,23 +171,23 @@ class Manifest:
                 "install a newer ckptstore"
             )
         try:
-            if version != VERSION:
-                raise ValueError("no version")
+            if type(version) is not int or version != VERSION:
+                raise ValueError(f"its version is {version!r}")
             return cls(
                 write_id=plain_name(_text(raw["write_id"]), where),
                 format=_text(raw["format"]),
                 generation=_count(raw["generation"]),
                 step=_count(raw["step"]),
-                created=_text(raw["created"]),
+                created=_instant(raw["created"]),
                 writer=_text(raw["writer"]),
                 texts={plain_name(n, where): _load_text(e, where) for n, e in raw["texts"].items()},
                 files={plain_name(n, where): _load_file(e, where) for n, e in raw["files"].items()},
                 earlier={n: tuple(map(_digest, d)) for n, d in raw["earlier"].items()},
-                metrics={n: float(v) for n, v in raw["metrics"].items()},
+                metrics={n: _measure(v) for n, v in raw["metrics"].items()},
                 fingerprint=None if raw["fingerprint"] is None else _text(raw["fingerprint"]),
                 shown={n: _text(v) for n, v in raw["shown"].items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise CorruptionError(
                 f"{where} is damaged: {type(error).__name__} {error}; "
                 "restore the checkpoint from a good copy"
@@ -206,6 +208,7 @@ def plain_name(name: object, where: str) -> str:
     if (
         not isinstance(name, str)
         or not 0 < len(name.encode("utf-8", "replace")) <= 255
+        or any(0xD800 <= ord(char) < 0xE000 for char in name)
         or any(char in '/\\:"' or ord(char) < 32 for char in name)
         or not name.strip(". ")
     ):
@@ -255,7 +258,9 @@ def _load_file(raw: Mapping[str, Any], where: str) -> FileEntry:
         checksums=tuple(map(_digest, chunks["checksums"])),
         algorithm=_text(chunks["algorithm"]),
     )
-    if digest.chunk_size < 1 or len(digest.checksums) != -(-digest.size // digest.chunk_size):
+    if not 0 < digest.chunk_size <= _LARGEST_CHUNK:
+        raise ValueError(f"chunks of {digest.chunk_size} bytes")
+    if len(digest.checksums) != -(-digest.size // digest.chunk_size):
         raise ValueError(f"{len(digest.checksums)} chunk checksums for {digest.size} bytes")
     tensors = raw["tensors"]
     return FileEntry(
@@ -278,6 +283,18 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not text")
     return value
+
+
+def _instant(value: object) -> str:
+    if datetime.fromisoformat(_text(value)).tzinfo is None:
+        raise ValueError(f"{value!r} has no time zone")
+    return str(value)
+
+
+def _measure(value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)
 
 
 def _number(value: object) -> int:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import operator
 from collections.abc import Mapping
 from typing import Any
 
 from ckptstore import ptfile
 from ckptstore.commit.files import CommittedFiles
+from ckptstore.commit.layout import MOST_STEPS
 from ckptstore.commit.save import Save
 from ckptstore.errors import UnsupportedError
 from ckptstore.formats.base import Contents, Format
 from ckptstore.manifest import TensorInfo
 from ckptstore.tokenizers.base import Tokenizer
 
-__all__ = ["contents_of", "index", "save_of"]
+__all__ = ["contents_of", "index", "numbers", "save_of"]
+
+log = logging.getLogger(__name__)
 
 
 def contents_of(
@@ -33,14 +39,22 @@ def contents_of(
     """
     from ckptstore import tensors
 
-    if step is not None and (not isinstance(step, int) or isinstance(step, bool) or step < 0):
-        raise UnsupportedError(f"step is {step!r}, not a count of finished steps")
+    given = step
+    if step is not None:
+        try:
+            step = None if isinstance(step, bool) else operator.index(step)
+        except TypeError:
+            step = None
+        if step is None or not 0 <= step <= MOST_STEPS:
+            raise UnsupportedError(
+                f"step is {given!r}, not a count of finished steps up to {MOST_STEPS}"
+            )
     return Contents(
         model=tensors.state_dict_of(model),
         config=config,
         tokenizer_state=tokenizer.state() if isinstance(tokenizer, Tokenizer) else tokenizer,
         optimizer=None if optimizer is None else tensors.state_dict_of(optimizer),
-        states={name: tensors.state_of(value) for name, value in (state or {}).items()},
+        states={_named(name): tensors.state_of(value) for name, value in (state or {}).items()},
         step=step,
         training_state=training_state or {},
     )
@@ -66,6 +80,37 @@ def save_of(
         durable=durable,
         small_view=small_view,
     )
+
+
+def numbers(metrics: Mapping[str, float] | None) -> dict[str, float]:
+    """Return metrics as they can be kept: finite numbers; others are left out, and logged.
+
+    A loss that is NaN must not keep the state from being saved.
+
+    Raises:
+        UnsupportedError: a metric is no number.
+    """
+    kept = {}
+    for name, value in (metrics or {}).items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+            raise UnsupportedError(
+                f"the metric {name!r} is {value!r}, not a number; pass a float"
+            ) from error
+        if isinstance(value, str) or not isinstance(name, str):
+            raise UnsupportedError(f"the metric {name!r} is {value!r}, not a named number")
+        if math.isfinite(number):
+            kept[name] = number
+        else:
+            log.warning("the metric %r is %s, which JSON does not have: left out", name, number)
+    return kept
+
+
+def _named(name: object) -> str:
+    if not isinstance(name, str):
+        raise UnsupportedError(f"a state is called {name!r}; names are text")
+    return name
 
 
 def index(files: CommittedFiles, name: str) -> Mapping[str, TensorInfo] | None:

@@ -6,25 +6,30 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ckptstore import checkpoint as _checkpoint
 from ckptstore import plugins, storage
 from ckptstore.background import Background
-from ckptstore.checkpoint import Checkpoint, Location, open_state
+from ckptstore.checkpoint import Checkpoint, Location, open_place, open_state
 from ckptstore.commit.layout import (
     Committed,
     generations,
     newest,
+    newest_generation,
     read_manifest,
     step_folder,
     steps,
 )
-from ckptstore.commit.remove import remove_everything, remove_state
+from ckptstore.commit.remove import (
+    remove_everything,
+    remove_single,
+    remove_state,
+    remove_step,
+)
 from ckptstore.commit.repair import adopt_view, repair
 from ckptstore.commit.save import save_generation, save_step
 from ckptstore.errors import CkptstoreError, NotFoundError
 from ckptstore.formats.base import Contents
 from ckptstore.keep import Keep
-from ckptstore.saving import contents_of, index, save_of
+from ckptstore.saving import contents_of, index, numbers, save_of
 from ckptstore.texts import parse_json
 from ckptstore.tokenizers.base import Tokenizer
 
@@ -59,8 +64,6 @@ class Store:
         self.keep = keep
         self._durable = durable
         self._small_view = small_view
-        self._given = location
-        self._options = storage_options
         self._storage = storage.connect(location, storage_options)
         self._background = Background(self._commit)
         self.location = self._storage.location
@@ -124,7 +127,7 @@ class Store:
             training_state=training_state,
         )
         self._background.wait()
-        return self._commit(contents, _fingerprint(tokenizer), metrics, overwrite)
+        return self._commit(contents, _fingerprint(tokenizer), numbers(metrics), overwrite)
 
     def save_async(
         self,
@@ -143,8 +146,8 @@ class Store:
 
         Returns once the state was copied aside, so that training may go on and change it. At
         most one save is under way: a second call waits for the first. A save that failed is
-        raised by its future, and by the next `save_async`, `save` or `close` if nobody asked
-        the future.
+        logged at once and never stops training: it is raised by its future, and by `close` if
+        nobody asked the future.
 
         Args: as for `save`.
 
@@ -160,7 +163,8 @@ class Store:
             state=state,
             training_state=training_state,
         )
-        return self._background.submit(contents, _fingerprint(tokenizer), metrics, overwrite)
+        measured = numbers(metrics)
+        return self._background.submit(contents, _fingerprint(tokenizer), measured, overwrite)
 
     def prepare(self, *, model: Any = None, optimizer: Any = None) -> None:
         """Make the memory ready into which `save_async` copies, so that its first call is quick.
@@ -179,7 +183,7 @@ class Store:
 
     def open(self, step: int | None = None) -> Checkpoint:
         """Open the newest checkpoint, or that of a step; see `ckptstore.open`."""
-        return _checkpoint.open(self._given, step=step, storage_options=self._options)
+        return open_place(self._storage, step)
 
     def steps(self) -> tuple[int, ...]:
         """Return the committed steps of the history, ascending."""
@@ -192,7 +196,9 @@ class Store:
     # -- removing and mending -----------------------------------------------------------
 
     def rewind(self, step: int) -> tuple[int, ...]:
-        """Go back to a step of the history: remove the later ones, and return which.
+        """Go back to a step of the history: remove all that is later, and return which steps.
+
+        A single checkpoint at the same location goes too where its step is later.
 
         Raises:
             NotFoundError: there is no such step; nothing was removed.
@@ -204,10 +210,14 @@ class Store:
             raise NotFoundError(
                 f"no checkpoint at step {step} in {self.location}; committed steps: {listed}"
             )
-        later = tuple(known for known in there if known > step)
-        for known in reversed(later):
-            self._remove_step(known)
-        return later
+        later = [known for known in there if known > step]
+        single = newest_generation(self._storage)
+        if single is not None and (single.manifest.step or 0) > step:
+            remove_single(self._storage)
+            later.append(single.manifest.step or 0)
+        for known in sorted({*later} & {*there}, reverse=True):
+            remove_step(self._storage, known)
+        return tuple(sorted(later))
 
     def remove(self, step: int | None = None, *, dry_run: bool = False) -> tuple[str, ...]:
         """Remove a step, or everything that was ever committed here; legacy files stay.
@@ -228,7 +238,7 @@ class Store:
         if step not in self.steps():
             raise NotFoundError(f"no checkpoint at step {step} in {self.location}")
         if not dry_run:
-            self._remove_step(step)
+            remove_step(self._storage, step)
         return (step_folder(step),)
 
     def repair(
@@ -260,7 +270,7 @@ class Store:
         self,
         contents: Contents,
         fingerprint: str | None,
-        metrics: Mapping[str, float] | None,
+        metrics: Mapping[str, float],
         overwrite: bool,
     ) -> Checkpoint:
         if fingerprint is None and contents.tokenizer_state is not None:
@@ -294,19 +304,19 @@ class Store:
     def _retain(self, keep: Keep, saved: Committed) -> None:
         if keep.everything:
             return
-        folders = [step_folder(step) for step in self.steps()]
-        found = [(folder, read_manifest(self._storage, folder)) for folder in folders]
-        states = [Committed(folder, manifest) for folder, manifest in found if manifest]
+        states = []
+        for step in self.steps():
+            try:
+                manifest = read_manifest(self._storage, step_folder(step))
+            except CkptstoreError as error:
+                log.warning("step %s stays, for it cannot be read: %s", step, error)
+                continue
+            if manifest is not None:
+                states.append(Committed(step_folder(step), manifest))
         stay = keep.kept([state.manifest for state in states])
         for state in states:
             if state.manifest.step not in stay and state.folder != saved.folder:
                 remove_state(self._storage, state)
-
-    def _remove_step(self, step: int) -> None:
-        folder = step_folder(step)
-        manifest = read_manifest(self._storage, folder)
-        if manifest is not None:
-            remove_state(self._storage, Committed(folder, manifest))
 
 
 def save(

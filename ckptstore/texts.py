@@ -16,12 +16,15 @@ _MOST_DEPTH = 100
 def dump_json(value: Any) -> str:
     """Return JSON text as every file of ours has it: UTF-8, indent 2, a line break at the end.
 
+    Guarantee: `parse_json` reads it.
+
     Raises:
-        UnsupportedError: the value holds something that JSON does not have, NaN included.
+        UnsupportedError: the value holds something that JSON does not have, NaN included, or
+            that `parse_json` would refuse.
     """
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        text.encode()
+        _parse(text.encode().decode())
     except (TypeError, ValueError, RecursionError) as error:
         raise UnsupportedError(f"this cannot be written as JSON: {error}") from error
     return text
@@ -41,15 +44,19 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
     try:
         decoded = text if isinstance(text, str) else text.decode("utf-8")
         # Some editors put a byte-order mark before what a person has edited.
-        decoded = decoded.removeprefix("\ufeff")
-        value = json.loads(decoded, object_pairs_hook=_object, parse_constant=_no_constant)
-        _check_depth(value)
+        value = _parse(decoded.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
         raise CorruptionError(
             f"{where} is not valid JSON: {error}; correct it, or restore it from a good copy"
         ) from error
     if not isinstance(value, dict):
         raise CorruptionError(f"{where} holds a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def _parse(text: str) -> Any:
+    value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+    _check_depth(value)
     return value
 
 

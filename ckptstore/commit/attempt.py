@@ -11,24 +11,28 @@ after a day.
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import PurePosixPath
 
-import ckptstore
+from ckptstore.commit.draft import DigestingSink
 from ckptstore.commit.files import CommittedFiles
 from ckptstore.commit.layout import Committed, read_manifest
-from ckptstore.digests import Digester, chunk_size_for
-from ckptstore.errors import CkptstoreError, ConflictError, CorruptionError, StorageError
+from ckptstore.errors import (
+    CkptstoreError,
+    ConflictError,
+    CorruptionError,
+    StorageError,
+    UnsafeError,
+    UnsupportedError,
+)
 from ckptstore.formats.base import NewFiles
 from ckptstore.manifest import MANIFEST, FileEntry, Manifest, TensorInfo, TextEntry, plain_name
 from ckptstore.storage.base import AlreadyThereError, Sink, Storage, UnknownOutcomeError
 
-__all__ = ["Attempt", "Index", "Rehearsal", "draft"]
+__all__ = ["Attempt", "Index"]
 
 log = logging.getLogger(__name__)
 
@@ -37,69 +41,6 @@ Index = Callable[[CommittedFiles, str], Mapping[str, TensorInfo] | None]
 
 _LONGEST = 12 * 3600.0
 _RESERVED = (MANIFEST,)
-
-
-def draft(
-    *,
-    format: str,
-    generation: int | None = None,
-    step: int | None = None,
-    metrics: Mapping[str, float] | None = None,
-    fingerprint: str | None = None,
-    earlier: Mapping[str, tuple[str, ...]] | None = None,
-) -> Manifest:
-    """Return a manifest with a new write id and no files yet."""
-    return Manifest(
-        write_id=secrets.token_hex(6),
-        format=format,
-        generation=generation,
-        step=step,
-        created=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-        writer=f"ckptstore {ckptstore.__version__}",
-        metrics=metrics or {},
-        fingerprint=fingerprint,
-        earlier=earlier or {},
-    )
-
-
-class _DigestingSink:
-    """Digests what passes on to another sink."""
-
-    def __init__(self, sink: Sink | None, expected_size: int) -> None:
-        self.digester = Digester(chunk_size_for(expected_size))
-        self._sink = sink
-
-    def write(self, data: memoryview, /) -> int:
-        view = memoryview(data).cast("B")
-        self.digester.update(view)
-        if self._sink is not None:
-            self._sink.write(view)
-        return len(view)
-
-
-class Rehearsal(NewFiles):
-    """Digests what would be written, and writes nothing: to compare before a byte is stored."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        self._manifest = manifest
-        self._texts: dict[str, TextEntry] = {}
-        self._files: dict[str, FileEntry] = {}
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of what was written so far."""
-        return replace(self._manifest, texts=self._texts, files=self._files)
-
-    def write_text(self, name: str, text: str) -> None:
-        """Take a JSON file."""
-        self._texts[name] = TextEntry(path=name, text=text)
-
-    @contextmanager
-    def create(self, name: str, *, expected_size: int = 0) -> Iterator[Sink]:
-        """Take a file of bytes."""
-        sink = _DigestingSink(None, expected_size)
-        yield sink
-        self._files[name] = FileEntry(path=name, digest=sink.digester.digest())
 
 
 class Attempt(NewFiles):
@@ -130,6 +71,7 @@ class Attempt(NewFiles):
         self._written: list[str] = []
         self._probe: tuple[str, bytes] | None = None
         self._done = False
+        self._replaced: str | None = None
         self.state = Committed(folder, manifest)
         # In a step the plain names are used, unless a leftover or a rival has them.
         self._plain = manifest.generation is None
@@ -166,7 +108,7 @@ class Attempt(NewFiles):
             self.state.path(path), expected_size=expected_size, durable=self._durable
         ) as raw:
             # A storage that finds the name taken at the end must not have us remove a rival's.
-            sink = _DigestingSink(raw, expected_size)
+            sink = DigestingSink(raw, expected_size)
             yield sink
         self._written.append(path)
         self._add(files={name: FileEntry(path=path, digest=sink.digester.digest())})
@@ -175,7 +117,8 @@ class Attempt(NewFiles):
 
     def reuse(self, name: str, source: str, entry: FileEntry) -> None:
         """Take over a file that the storage holds already, without moving its bytes."""
-        path = next(iter(self._paths(name)))
+        # Never the plain name: a copy replaces what is there, and a rival may be about to be.
+        path = self._own_path(name)
         self._written.append(path)
         self._storage.copy(source, self.state.path(path), durable=self._durable)
         self._add(files={name: replace(entry, path=path)})
@@ -194,13 +137,16 @@ class Attempt(NewFiles):
             )
 
     def _paths(self, name: str) -> Iterator[str]:
-        plain_name(name, "the new checkpoint")
-        if name in _RESERVED:
-            raise ConflictError(f"{name} is the manifest's own name; choose another")
+        own = self._own_path(name)
         if self._plain and name not in self._taken:
             yield name
-        path = PurePosixPath(name)
-        yield f"{path.stem}.{self._manifest.write_id}{path.suffix}"
+        yield own
+
+    def _own_path(self, name: str) -> str:
+        path = PurePosixPath(plain_name(name, "the new checkpoint"))
+        if name in _RESERVED:
+            raise ConflictError(f"{name} is the manifest's own name; choose another")
+        return f"{path.stem}.{self._manifest.write_id}{path.suffix}"
 
     def _add(self, **parts: Mapping[str, object]) -> None:
         manifest = self.state.manifest
@@ -220,6 +166,7 @@ class Attempt(NewFiles):
             StorageError: with ``committed`` None where the outcome cannot be known.
         """
         self._check_age()
+        data = self._data()
         if self._durable:
             self._storage.flush(self.state.folder)
         honoured = self._create_only()
@@ -227,17 +174,12 @@ class Attempt(NewFiles):
         # a definite refusal.
         self._done = True
         try:
-            self._storage.create(self._manifest_name, self._data(), durable=self._durable)
-        except AlreadyThereError:
+            self._storage.create(self._manifest_name, data, durable=self._durable)
+        except (AlreadyThereError, StorageError) as error:
             # After a retried request the manifest that is there may be our own.
-            self._settle(self._read_back())
-        except UnknownOutcomeError as error:
-            self._settle_unknown(error)
-        except StorageError:
-            self.abandon()
-            raise
+            self._settle(error)
         if not honoured:
-            self._settle(self._read_back())
+            self._settle(None)
         return self.state
 
     def replace(self, existing: Committed) -> Committed:
@@ -248,15 +190,25 @@ class Attempt(NewFiles):
             UnsupportedError: the storage cannot; nothing was changed.
         """
         self._check_age()
+        data = self._data()
         if self._durable:
             self._storage.flush(self.state.folder)
         expected = self._storage.read(self._manifest_name)
-        same = Manifest.from_json(expected, self._manifest_name).write_id
-        if same != existing.manifest.write_id or not self._storage.swap(
-            self._manifest_name, expected, self._data(), durable=self._durable
-        ):
+        if Manifest.from_json(expected, self._manifest_name).write_id != existing.manifest.write_id:
             raise self._conflict()
-        self._done = True
+        self._replaced = existing.manifest.write_id
+        self._done = True  # As in `commit`.
+        try:
+            swapped = self._storage.swap(self._manifest_name, expected, data, durable=self._durable)
+        except UnsupportedError:
+            self.abandon()
+            raise
+        except StorageError as error:
+            self._settle(error)
+            return self.state
+        if not swapped:
+            self.abandon()
+            raise self._conflict()
         return self.state
 
     def abandon(self) -> None:
@@ -273,7 +225,15 @@ class Attempt(NewFiles):
         return self.state.path(MANIFEST)
 
     def _data(self) -> bytes:
-        return self.state.manifest.to_json().encode()
+        """Return the manifest's text, once it is sure that everybody can read it back."""
+        text = self.state.manifest.to_json()
+        try:
+            Manifest.from_json(text, "the new manifest")
+        except (CorruptionError, UnsafeError) as error:
+            raise UnsupportedError(
+                f"this cannot be saved, for nobody could open it: {error}"
+            ) from error
+        return text.encode()
 
     def _check_age(self) -> None:
         age = time.monotonic() - self._started
@@ -293,26 +253,41 @@ class Attempt(NewFiles):
         finally:
             self._storage.delete(name)
 
-    def _read_back(self) -> Manifest | None:
-        return read_manifest(self._storage, self.state.folder)
+    def _settle(self, error: AlreadyThereError | StorageError | None) -> None:
+        """Find out by reading back whether the manifest that is there is ours.
 
-    def _settle(self, found: Manifest | None) -> None:
-        if found is None or found.write_id != self._manifest.write_id:
-            self.abandon()
-            raise self._conflict()
-
-    def _settle_unknown(self, error: UnknownOutcomeError) -> None:
+        Args:
+            error: what the write ended in; None where it succeeded on a storage that does not
+                keep two writers apart.
+        """
+        unknown = isinstance(error, UnknownOutcomeError)
         try:
-            found = self._read_back()
-        except CkptstoreError:
-            found = None
-        if found is None:
-            raise StorageError(
-                f"{error}; whether the save was committed is not known: open "
-                f"{self._storage.location} to see, and save again",
-                committed=None,
-            ) from error
-        self._settle(found)
+            found = read_manifest(self._storage, self.state.folder)
+        except CkptstoreError as unreadable:
+            raise self._unsettled(error or unreadable) from unreadable
+        if found is not None and found.write_id == self._manifest.write_id:
+            if isinstance(error, StorageError) and not unknown:
+                # It is there, and the storage says that something about it failed.
+                raise StorageError(
+                    f"{error}; the save is committed, and may not survive a loss of power",
+                    committed=True,
+                ) from error
+            return
+        if found is None and unknown:
+            raise self._unsettled(error) from error
+        if unknown and found is not None and found.write_id == self._replaced:
+            raise self._unsettled(error) from error
+        self.abandon()
+        if isinstance(error, StorageError) and not unknown:
+            raise error
+        raise self._conflict() from error
+
+    def _unsettled(self, error: Exception | None) -> StorageError:
+        return StorageError(
+            f"{error}; whether the save was committed is not known: open "
+            f"{self._storage.location} to see, and save again",
+            committed=None,
+        )
 
     def _conflict(self) -> ConflictError:
         return ConflictError(

@@ -106,10 +106,10 @@ class CommittedFiles(Files):
 
     def names(self) -> tuple[str, ...]:
         """Return the plain names of the files that are there, sorted."""
-        names = sorted({*self.manifest.texts, *self.manifest.files})
-        if self._present is None:
-            return tuple(names)
-        return tuple(name for name in names if self.path(name) in self._present.files)
+        saved = {*self.manifest.texts, *self.manifest.files}
+        if self._present is not None:
+            saved = {name for name in saved if self.path(name) in self._present.files}
+        return tuple(sorted({*saved, *self.edits}))
 
     def text(self, name: str) -> str:
         """Return a JSON file's text, the hand edit where there is one."""
@@ -181,6 +181,6 @@ class CommittedFiles(Files):
         if gone is not None:
             return gone
         cure = f"restore it with ckptstore sync GOOD_COPY {self.location}"
-        if self.manifest.generation is not None:
+        if self.manifest.generation is not None and self.state.folder:
             cure += ", or adopt what is there with ckptstore doctor --adopt"
         return CorruptionError(f"{name} in {self.location} is damaged: {found}; {cure}")

@@ -13,9 +13,12 @@ from ckptstore.texts import parse_json
 
 __all__ = [
     "GENERATIONS",
+    "MOST_STEPS",
+    "STEP",
     "Committed",
     "generation_folder",
     "generations",
+    "is_number",
     "newest",
     "newest_generation",
     "read_manifest",
@@ -29,6 +32,8 @@ STEP = "step-"
 _TRIES = 10
 _MOST_MANIFEST = 256 * 2**20
 _NUMBER = re.compile(r"\d{8,18}")
+MOST_STEPS = 10**18 - 1
+"""The largest step, and the largest generation: what a folder's name has digits for."""
 
 
 @dataclass(frozen=True)
@@ -109,23 +114,30 @@ def newest(storage: Storage) -> Committed | None:
     return single if (single.manifest.step or 0) > (last.manifest.step or 0) else last
 
 
-def step_named(storage: Storage, step: int) -> Committed:
-    """Return the committed state of a training step.
+def step_named(storage: Storage, step: int) -> Committed | None:
+    """Return the committed state of a training step, or None where nothing is committed at all.
 
     Raises:
-        NotFoundError: there is none; the message names those that there are.
+        NotFoundError: there is none of this step; the message names those that there are.
     """
-    manifest = read_manifest(storage, step_folder(step))
+    manifest = read_manifest(storage, step_folder(step)) if step >= 0 else None
     if manifest is not None:
         return Committed(step_folder(step), manifest)
     single = newest_generation(storage)
     if single is not None and single.manifest.step == step:
         return single
-    known = sorted({*steps(storage), *([single.manifest.step or 0] if single else [])})
-    listed = ", ".join(map(str, known[-20:])) or "none"
+    known = {*steps(storage), *([single.manifest.step] if single else [])} - {None}
+    if single is None and not known:
+        return None
+    listed = ", ".join(map(str, sorted(number for number in known if number is not None)[-20:]))
     raise NotFoundError(
-        f"no checkpoint at step {step} in {storage.location}; committed steps: {listed}"
+        f"no checkpoint at step {step} in {storage.location}; committed steps: {listed or 'none'}"
     )
+
+
+def is_number(name: str) -> bool:
+    """Whether a folder's name, less its prefix, is that of a generation or a step."""
+    return _NUMBER.fullmatch(name) is not None
 
 
 def _newest(
@@ -146,4 +158,4 @@ def _newest(
 
 def _numbers(folders: tuple[str, ...], prefix: str) -> tuple[int, ...]:
     names = (folder[len(prefix) :] for folder in folders)
-    return tuple(sorted(int(name) for name in names if _NUMBER.fullmatch(name)))
+    return tuple(sorted(int(name) for name in names if is_number(name)))

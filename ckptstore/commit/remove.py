@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Collection
+from contextlib import suppress
 
+from ckptstore.commit.edits import check_replaced
 from ckptstore.commit.layout import (
     GENERATIONS,
     STEP,
     Committed,
     generation_folder,
     generations,
+    is_number,
+    newest_generation,
     read_manifest,
     step_folder,
     steps,
 )
-from ckptstore.commit.view import check_replaced, view_manifest
-from ckptstore.errors import NotFoundError
+from ckptstore.commit.view import view_manifest
+from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError, UnsupportedError
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage.base import Storage
 from ckptstore.storage.names import TEMPORARY
@@ -29,8 +34,13 @@ __all__ = [
     "remove_everything",
     "remove_folder",
     "remove_older",
+    "remove_single",
     "remove_state",
+    "remove_step",
 ]
+
+
+_OWN_NAME = re.compile(r"\.[0-9a-f]{12}(\.|$)")  # With the id of the write in it.
 
 
 def remove_state(storage: Storage, state: Committed) -> bool:
@@ -51,6 +61,39 @@ def remove_state(storage: Storage, state: Committed) -> bool:
         if own or (path in after and before.get(path) == after[path]):
             storage.delete(state.path(path))
     return True
+
+
+def remove_step(storage: Storage, step: int) -> None:
+    """Remove a step, also one whose manifest nobody can read."""
+    folder = step_folder(step)
+    try:
+        manifest = read_manifest(storage, folder)
+    except (CorruptionError, UnsafeError, UnsupportedError):
+        storage.delete(f"{folder}/{MANIFEST}")
+        remove_folder(storage, folder)
+        return
+    if manifest is not None:
+        remove_state(storage, Committed(folder, manifest))
+
+
+def remove_single(storage: Storage) -> None:
+    """Remove the view and every generation, the newest last: while it is there, all is whole."""
+    view = view_manifest(storage)
+    there = storage.list("").files
+    for name in shown_names(view, there):
+        storage.delete(name)
+    for number in generations(storage):
+        folder = generation_folder(number)
+        storage.delete(f"{folder}/{MANIFEST}")
+        remove_folder(storage, folder)
+    for folder in storage.list(GENERATIONS).folders:
+        remove_folder(storage, f"{GENERATIONS}/{folder}")
+
+
+def shown_names(view: Manifest | None, there: Collection[str]) -> tuple[str, ...]:
+    """Return the names of the view's files that are there, its manifest first."""
+    names = (MANIFEST, *view.files, *view.texts) if view else ()
+    return tuple(name for name in names if name in there)
 
 
 def remove_older(storage: Storage, newest: int) -> None:
@@ -84,7 +127,7 @@ def leftover_generations(storage: Storage) -> tuple[str, ...]:
         return ()
     kept = {generation_folder(number) for number in committed}
     newest = generation_folder(committed[-1])
-    names = (f"{GENERATIONS}/{name}" for name in folders if name.isdigit())
+    names = (f"{GENERATIONS}/{name}" for name in folders if is_number(name))
     return tuple(name for name in names if name not in kept and name <= newest)
 
 
@@ -103,44 +146,67 @@ def remove_everything(storage: Storage, *, dry_run: bool = False) -> tuple[str, 
         NotFoundError: nothing here was committed by ckptstore.
         ConflictError: a person's own file of weights stands in the view.
     """
-    states = [
-        *(Committed(step_folder(number), m) for number, m in _each(storage, steps, step_folder)),
-        *(
-            Committed(generation_folder(number), m)
-            for number, m in _each(storage, generations, generation_folder)
-        ),
-    ]
     view = view_manifest(storage)
-    if not states and view is None:
+    numbers, committed = generations(storage), steps(storage)
+    if not numbers and not committed and view is None:
         raise NotFoundError(
             f"nothing in {storage.location} was committed by ckptstore; files of others are "
             "left alone"
         )
-    if states and states[-1].manifest.generation is not None:
-        check_replaced(storage, states[-1])
-    there = storage.list("").files
-    shown = [n for n in (MANIFEST, *view.files, *view.texts) if n in there] if view else []
+    _check_not_replaced(storage)
+    shown = shown_names(view, storage.list("").files)
     if not dry_run:
-        for name in shown:
-            storage.delete(name)
-        for state in states:
-            remove_state(storage, state)
-        for folder in storage.list(GENERATIONS).folders:
-            remove_folder(storage, f"{GENERATIONS}/{folder}")
-    return (*shown, *(state.folder for state in states))
+        for step in committed:
+            remove_step(storage, step)
+        remove_single(storage)
+    return (*shown, *map(step_folder, committed), *map(generation_folder, numbers))
+
+
+def _check_not_replaced(storage: Storage) -> None:
+    try:
+        state = newest_generation(storage)
+    except (CorruptionError, UnsafeError, UnsupportedError):
+        return  # Nobody can say any more what was shown, and removing is the way out.
+    if state is not None:
+        check_replaced(storage, state)
 
 
 def old_step_leftovers(storage: Storage, *, older_than: float) -> tuple[str, ...]:
-    """Return the step folders without a manifest whose newest file is older than some seconds."""
-    committed = {step_folder(step) for step in steps(storage)}
+    """Return the folders that a killed save left in a history of ours.
+
+    They have a step's name and no manifest, hold nothing but what a save writes, and their
+    newest file is older than some seconds. Where nothing was committed nothing is ours.
+    """
+    committed = steps(storage)
+    if not committed:
+        return ()
+    ours = _names_in(storage, committed)
     oldest = time.time() - older_than
     found = []
     for folder in storage.list("").folders:
-        if folder.startswith(STEP) and folder not in committed:
-            files = storage.list(folder).files.values()
-            if all(entry.modified < oldest for entry in files):
-                found.append(folder)
+        name = folder.removeprefix(STEP)
+        if name == folder or not is_number(name) or int(name) in committed:
+            continue
+        files = storage.list(folder)
+        old = all(entry.modified < oldest for entry in files.files.values())
+        if old and not files.folders and all(_written(file, ours) for file in files.files):
+            found.append(folder)
     return tuple(found)
+
+
+def _names_in(storage: Storage, committed: tuple[int, ...]) -> set[str]:
+    """Return the plain names of the files of the newest step that can be read."""
+    for step in reversed(committed):
+        with suppress(CorruptionError, UnsafeError, UnsupportedError):
+            manifest = read_manifest(storage, step_folder(step))
+            if manifest is not None:
+                return {*manifest.texts, *manifest.files}
+    return set()
+
+
+def _written(name: str, ours: set[str]) -> bool:
+    """Whether a save may have written a file: under a plain name, its own, or a temporary one."""
+    return name in ours or name.startswith(TEMPORARY) or _OWN_NAME.search(name) is not None
 
 
 def old_temporaries(storage: Storage, *, older_than: float) -> tuple[str, ...]:
@@ -154,12 +220,3 @@ def old_temporaries(storage: Storage, *, older_than: float) -> tuple[str, ...]:
         if name.startswith(TEMPORARY)
     ]
     return tuple(entry.name for entry in found if entry.modified < oldest)
-
-
-def _each(
-    storage: Storage, numbers: Callable[[Storage], tuple[int, ...]], folder: Callable[[int], str]
-) -> Iterator[tuple[int, Manifest]]:
-    for number in numbers(storage):
-        manifest = read_manifest(storage, folder(number))
-        if manifest is not None:
-            yield number, manifest

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptstore.commit.edits import Look, look, replaced_error
 from ckptstore.commit.files import read_text
-from ckptstore.commit.layout import newest_generation
+from ckptstore.commit.layout import newest_generation, read_manifest, step_folder, steps
 from ckptstore.commit.remove import (
     leftover_generations,
     old_step_leftovers,
@@ -13,8 +14,8 @@ from ckptstore.commit.remove import (
     remove_folder,
 )
 from ckptstore.commit.save import Index, Save, save_generation
-from ckptstore.commit.view import put_back, replaced_error, replaced_files, show, stale
-from ckptstore.errors import NotFoundError
+from ckptstore.commit.view import put_back, show, shows
+from ckptstore.errors import CkptstoreError, NotFoundError
 from ckptstore.formats.base import NewFiles
 from ckptstore.storage.base import Storage
 
@@ -38,10 +39,13 @@ def repair(
         What was done, or would be, a line each.
 
     Raises:
+        NotFoundError: there is nothing at all.
         ConflictError: somebody replaced a file in the view, and ``restore`` was not asked for.
     """
+    if not steps(storage) and newest_generation(storage) is None and not storage.list("").files:
+        raise NotFoundError(f"no checkpoint in {storage.location}: nothing is there")
     view = _repair_view(storage, restore=restore, dry_run=dry_run, small=small_view)
-    return (*view, *_remove_leftovers(storage, dry_run=dry_run))
+    return (*view, *_remove_leftovers(storage, dry_run=dry_run), *_damaged(storage))
 
 
 def adopt_view(
@@ -108,19 +112,27 @@ def _repair_view(storage: Storage, *, restore: bool, dry_run: bool, small: bool)
     if state is None:
         return
     number = state.manifest.generation
-    replaced = replaced_files(storage, state)
-    if replaced and not restore:
-        raise replaced_error(storage, replaced)
-    if replaced:
+    found = look(storage, state) or Look({})
+    if found.replaced and not restore:
+        raise replaced_error(storage, found.replaced)
+    if found.replaced:
         if not dry_run:
-            put_back(storage, state, replaced)
+            put_back(storage, state, found.replaced)
         verb = "would put" if dry_run else "put"
-        yield f"{verb} {', '.join(replaced)} of generation {number} back into the view"
-    elif stale(storage, state, small=small):
+        yield f"{verb} {', '.join(found.replaced)} of generation {number} back into the view"
+    elif found.late or not shows(storage, state, small=small):
         if not dry_run:
-            show(storage, state, small=small, durable=True)
+            show(storage, state, small=small, durable=True, edited=found.edits)
         verb = "would refresh" if dry_run else "refreshed"
         yield f"{verb} the view to generation {number}"
+
+
+def _damaged(storage: Storage) -> Iterator[str]:
+    for step in steps(storage):
+        try:
+            read_manifest(storage, step_folder(step))
+        except CkptstoreError as error:
+            yield (f"left alone: {error}; ckptstore rm --step {step} {storage.location} removes it")
 
 
 def _remove_leftovers(storage: Storage, *, dry_run: bool) -> Iterator[str]:

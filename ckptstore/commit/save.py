@@ -6,7 +6,9 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ckptstore.commit.attempt import Attempt, Index, Rehearsal, draft
+from ckptstore.commit.attempt import Attempt, Index
+from ckptstore.commit.draft import Rehearsal, draft
+from ckptstore.commit.edits import check_replaced
 from ckptstore.commit.layout import (
     Committed,
     generation_folder,
@@ -16,10 +18,10 @@ from ckptstore.commit.layout import (
     steps,
 )
 from ckptstore.commit.remove import remove_older, remove_state
-from ckptstore.commit.view import check_replaced, show
+from ckptstore.commit.view import show, view_manifest
 from ckptstore.errors import CkptstoreError, ConflictError, UnsupportedError
 from ckptstore.formats.base import NewFiles
-from ckptstore.manifest import Manifest
+from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage.base import Storage
 
 __all__ = ["Index", "Save", "publish", "save_generation", "save_step"]
@@ -84,20 +86,38 @@ def save_generation(storage: Storage, save: Save, *, over_view: bool = False) ->
             location is a history.
     """
     base = newest_generation(storage)
-    if base is None and steps(storage):
-        raise ConflictError(
-            f"{storage.location} is a history of steps; save to it with "
-            "ckptstore.Store(location, keep=ckptstore.Keep(...)), or choose another location"
-        )
-    if base is not None and not over_view:
-        check_replaced(storage, base)
+    _check_place(storage, base, over_view=over_view)
     number = 1 if base is None else (base.manifest.generation or 0) + 1
     manifest = save.manifest(number, base.manifest if base else None)
     with save.attempt(storage, generation_folder(number), manifest) as attempt:
         save.write(attempt)
         state = attempt.commit()
-    _withdraw_if_late(storage, state)
+    try:
+        _withdraw_if_late(storage, state)
+    except ConflictError:
+        raise
+    except CkptstoreError as error:
+        error.committed = None  # It is there; whether a newer one is too could not be seen.
+        raise
     return publish(storage, state, small_view=save.small_view, durable=save.durable)
+
+
+def _check_place(storage: Storage, base: Committed | None, *, over_view: bool) -> None:
+    """Refuse to save where a save would take something away from somebody."""
+    if base is not None:
+        if not over_view:
+            check_replaced(storage, base)
+        return
+    if steps(storage):
+        raise ConflictError(
+            f"{storage.location} is a history of steps; save to it with "
+            "ckptstore.Store(location, keep=ckptstore.Keep(...)), or choose another location"
+        )
+    if MANIFEST in storage.list("").files and view_manifest(storage) is None:
+        raise ConflictError(
+            f"{MANIFEST} in {storage.location} is not ckptstore's, and a save would replace it; "
+            "move it away, or choose another location"
+        )
 
 
 def publish(storage: Storage, state: Committed, *, small_view: bool, durable: bool) -> Committed:
@@ -176,12 +196,11 @@ def _remove_replaced(storage: Storage, old: Committed, new: Committed) -> None:
 
 
 def _earlier(base: Manifest) -> dict[str, tuple[str, ...]]:
-    names = {*base.earlier, *base.texts}
-    earlier = {}
-    for name in names:
-        digests = list(base.earlier.get(name, ()))
-        if name in base.texts:
-            own = base.texts[name].sha256
-            digests = [*(d for d in digests if d != own), own]
-        earlier[name] = tuple(digests[-_REMEMBERED:])
+    """Return the digests of all that the view may still get from this and its forerunners."""
+    own = {name: entry.sha256 for name, entry in base.texts.items()}
+    own |= {name: entry.digest.sha256 for name, entry in base.files.items()}
+    earlier = dict(base.earlier)
+    for name, digest in own.items():
+        others = (other for other in base.earlier.get(name, ()) if other != digest)
+        earlier[name] = (*others, digest)[-_REMEMBERED:]
     return earlier

@@ -174,11 +174,13 @@ class Format(ABC):
         name: what the command line and the manifest call it.
         writable: whether `write` works.
         yields_to: formats that win where both match a folder.
+        texts: JSON files that it reads, which a person may also add by hand.
     """
 
     name: ClassVar[str]
     writable: ClassVar[bool] = False
     yields_to: ClassVar[tuple[str, ...]] = ()
+    texts: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def matches(self, files: Files) -> bool:

@@ -34,6 +34,7 @@ class BundleFormat(Format):
 
     name: ClassVar[str] = "bundle"
     writable: ClassVar[bool] = True
+    texts: ClassVar[tuple[str, ...]] = (CONFIG, TOKENIZER, TRAINING)
 
     def matches(self, files: Files) -> bool:
         """Whether there is a model.pt."""
@@ -215,7 +216,8 @@ def _state_file(name: str) -> str:
         raise UnsupportedError(
             f"a state cannot be called {name!r}: its file would be {file!r}; choose a plain name"
         ) from error
-    taken = (MODEL, OPTIMIZER, MANIFEST.replace(".json", ".pt"))
+    # The last two are the legacy format's, and such a file is never replaced or removed.
+    taken = (MODEL, OPTIMIZER, MANIFEST.replace(".json", ".pt"), "latest.pt", "final.pt")
     if file.lower() in taken or not name or name.startswith("."):
         raise UnsupportedError(
             f"a state cannot be called {name!r}, for another file is; choose a different name"

@@ -220,4 +220,7 @@ class Storage(ABC):
 
     @abstractmethod
     def flush(self, folder: str) -> None:
-        """Make the names in a folder durable (fsync on local disk; elsewhere nothing to do)."""
+        """Make what is in a folder durable, bytes and names, but not what is in its subfolders.
+
+        On local disk that is an fsync of each file; elsewhere there is nothing to do.
+        """

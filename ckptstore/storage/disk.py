@@ -19,6 +19,7 @@ __all__ = [
     "exclusively",
     "explained",
     "in_folder",
+    "is_link",
     "linked",
     "new_file",
     "open_file",
@@ -27,6 +28,7 @@ __all__ = [
     "remove_empty",
     "status",
     "sync_file",
+    "sync_files",
     "sync_folder",
     "sync_path",
     "temporary",
@@ -191,6 +193,18 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
+def sync_files(folder: str) -> None:
+    """Return when the disk has what was written to the files directly in a folder.
+
+    Links are left alone, and so is what may not be opened: neither was made by the likes of us.
+    """
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as found:
+        for item in found:
+            if item.is_file(follow_symlinks=False):
+                with contextlib.suppress(FileNotFoundError, PermissionError):
+                    sync_path(item.path)
+
+
 def sync_path(path: str) -> None:
     """Return when the disk has what was written to a closed file."""
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
@@ -198,6 +212,12 @@ def sync_path(path: str) -> None:
         sync_file(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_link(folder: str) -> bool:
+    """Whether a folder's name stands for one that is elsewhere."""
+    junction: Callable[[str], bool] | None = getattr(os.path, "isjunction", None)
+    return os.path.islink(folder) or (junction is not None and junction(folder))
 
 
 def status(path: str) -> os.stat_result | None:

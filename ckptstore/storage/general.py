@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -16,14 +15,14 @@ from typing import Any
 from ckptstore.errors import CkptstoreError, NotFoundError, StorageError, UnsupportedError
 from ckptstore.storage.base import Entry, Listing, RangeReader, Sink
 from ckptstore.storage.keyed import KeyedStorage
-from ckptstore.storage.names import holding_by_looking
+from ckptstore.storage.names import holding_by_looking, split_query
+from ckptstore.storage.shown import Discretion, secrets_in, without_secrets
 
 __all__ = ["GeneralStorage"]
 
 _AT_ONCE = 8 * 2**20
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "content_md5", "ino")
-_HARMLESS = {"endpoint_url", "host", "port", "region_name", "path", "target_protocol", "protocol"}
 
 
 class GeneralStorage(KeyedStorage):
@@ -39,8 +38,13 @@ class GeneralStorage(KeyedStorage):
     """
 
     def __init__(self, protocol: str, url: str, storage_options: Mapping[str, Any]) -> None:
-        super().__init__(re.sub(r"://[^/@]*@", "://", _without_slash(url)), "")
         import fsspec
+
+        self._url, self._query = split_query(protocol, url)
+        location = _without_slash(self._url) + self._query
+        # In memory a question mark is a letter like any other.
+        shown = location if protocol == "memory" else without_secrets(location)
+        super().__init__(shown, "")
 
         try:
             fsspec.get_filesystem_class(protocol)
@@ -54,8 +58,11 @@ class GeneralStorage(KeyedStorage):
                 f"the storage {protocol!r}, which {self.location!r} asks for, needs a package that "
                 f"is not installed: {error}"
             ) from error
-        self._url = url
         self._options = dict(storage_options)
+        defaults = fsspec.config.conf.get(protocol, {})
+        self._discretion = Discretion(
+            secrets_in({**defaults, **storage_options}), all_is_secret=shown != location
+        )
         self._connected: tuple[int, Any] | None = None
 
     @property
@@ -72,7 +79,7 @@ class GeneralStorage(KeyedStorage):
 
     def list(self, folder: str = "") -> Listing:
         """See `Storage.list`."""
-        path = self._inside(folder).rstrip("/")
+        path = self._inside(folder).rstrip("/") + self._query
         files: dict[str, Entry] = {}
         folders = []
         with self._explained("list", folder):
@@ -197,7 +204,10 @@ class GeneralStorage(KeyedStorage):
 
     def _key(self, name: str) -> str:
         self._fs  # noqa: B018
-        return super()._key(name)
+        return super()._key(name) + self._query
+
+    def _said(self, name: str) -> str:
+        return super()._said(self._discretion.name(name))
 
     def _as_entry(self, name: str, row: Mapping[str, Any]) -> Entry:
         return _entry(name, row)
@@ -251,15 +261,18 @@ class GeneralStorage(KeyedStorage):
         except CkptstoreError:
             raise
         except FileNotFoundError as error:
-            raise NotFoundError(f"cannot {action} {self._said(name)}: not found") from error
+            raise NotFoundError(
+                f"cannot {action} {self._said(name)}: not found"
+            ) from self._discretion.cause(error)
         except NotImplementedError as error:
-            raise UnsupportedError(f"{self.location} cannot {action} files") from error
+            raise UnsupportedError(
+                f"{self.location} cannot {action} files"
+            ) from self._discretion.cause(error)
         except Exception as error:
-            said = getattr(error, "strerror", None) or str(error) or "no reason given"
             raise StorageError(
                 f"cannot {action} {self._said(name)}: {type(error).__name__}: "
-                f"{_without(said, self._options)}; look at the storage, then try again"
-            ) from error
+                f"{self._discretion.told(error)}; look at the storage, then try again"
+            ) from self._discretion.cause(error)
 
 
 class _Sink:
@@ -312,13 +325,3 @@ def _without_slash(url: str) -> str:
 
 def _same(name: str, path: str) -> bool:
     return name.strip("/") == path.strip("/")
-
-
-def _without(text: str, options: Mapping[str, Any]) -> str:
-    """Return a text without the values of options, which may be secrets."""
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            text = _without(text, value)
-        elif isinstance(value, str) and value and key not in _HARMLESS:
-            text = text.replace(value, "***")
-    return text

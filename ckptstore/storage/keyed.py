@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ckptstore.errors import CorruptionError, NotFoundError, StorageError
+from ckptstore.errors import CorruptionError, NotFoundError, StorageError, UnsafeError
 from ckptstore.storage.base import AlreadyThereError, Entry, Listing, Storage
 from ckptstore.storage.names import checked
 
@@ -20,6 +20,7 @@ class KeyedStorage(Storage):
     """
 
     def __init__(self, location: str, root: str) -> None:
+        _sendable(location)
         self.location = location
         self._root = root
 
@@ -27,12 +28,12 @@ class KeyedStorage(Storage):
         """Do nothing: what such a storage has acknowledged is as durable as it gets."""
 
     def _key(self, name: str) -> str:
-        checked(name)
+        _sendable(checked(name))
         return f"{self._root}/{name}" if self._root else name
 
     def _inside(self, folder: str) -> str:
         """Return what the keys of all that is in a folder start with."""
-        checked(folder, folder=True)
+        _sendable(checked(folder, folder=True))
         parts = [part for part in (self._root, folder) if part]
         return "/".join(parts) + "/" if parts else ""
 
@@ -66,3 +67,12 @@ class KeyedStorage(Storage):
 
     def _said(self, name: str) -> str:
         return f"{name!r} in {self.location}" if name else self.location
+
+
+def _sendable(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UnsafeError(
+            f"{name!r} holds a character that no name can have; not followed"
+        ) from error

@@ -85,12 +85,12 @@ class LocalStorage(Storage):
 
     def create(self, name: str, data: bytes, *, durable: bool = True) -> None:
         """See `Storage.create`: a temporary file, synced, then linked to its name."""
-        self._put(self._path(name), data, durable=durable, place=disk.place)
+        self._put(self._own(name), data, durable=durable, place=disk.place)
 
     @contextlib.contextmanager
     def writer(self, name: str, *, expected_size: int = 0, durable: bool = True) -> Iterator[Sink]:
         """See `Storage.writer`: the file has its name from the start, and loses it on failure."""
-        path = self._path(name)
+        path = self._own(name)
         with disk.explained("create", path):
             descriptor, made = disk.in_folder(os.path.dirname(path), lambda: disk.new_file(path))
         sink = _FileSink(path, descriptor)
@@ -106,12 +106,11 @@ class LocalStorage(Storage):
 
     def replace(self, name: str, data: bytes, *, durable: bool = True) -> None:
         """See `Storage.replace`: a temporary file, synced, then renamed; a link is replaced."""
-        self._put(self._path(name), data, durable=durable, place=os.replace)
+        self._put(self._own(name), data, durable=durable, place=os.replace)
 
     def swap(self, name: str, expected: bytes, data: bytes, *, durable: bool = True) -> bool:
         """See `Storage.swap`: among all who use this, by a lock on the file itself."""
-        path = self._path(name)
-        lock = os.path.join(self._root, ".ckptstore", "swap.lock")
+        path, lock = self._own(name), self._own(".ckptstore/swap.lock")
         try:
             with disk.explained("replace", path), disk.exclusively(path, lock):
                 if self.read(name) != expected:
@@ -123,7 +122,7 @@ class LocalStorage(Storage):
 
     def copy(self, source: str, name: str, *, durable: bool = True) -> None:
         """See `Storage.copy`: a hard link where there can be one, else the bytes once more."""
-        old, path = self._path(source), self._path(name)
+        old, path = self._path(source), self._own(name)
 
         def duplicate(temporary: str) -> None:
             # What the user linked is the user's, and may be overwritten in place.
@@ -136,7 +135,7 @@ class LocalStorage(Storage):
 
     def delete(self, name: str) -> None:
         """See `Storage.delete`; the location's own folder stays."""
-        path = self._path(name)
+        path = self._own(name)
         with disk.explained("delete", path):
             try:
                 os.unlink(path)
@@ -152,13 +151,35 @@ class LocalStorage(Storage):
 
     def flush(self, folder: str) -> None:
         """See `Storage.flush`."""
-        self._sync_folders(self._path(folder, folder=True), [])
+        path = self._path(folder, folder=True)
+        with disk.explained("sync", path):
+            disk.sync_files(path)
+        self._sync_folders(path, [])
 
     def _path(self, name: str, *, folder: bool = False) -> str:
         checked(name, folder=folder)
         if os.name == "nt" and any(char in name for char in '\\:*?"<>|'):
             raise UnsafeError(f"{name!r} holds a character that Windows does not allow in a name")
         return os.path.join(self._root, *name.split("/")) if name else self._root
+
+    def _own(self, name: str) -> str:
+        """Return the path of a file that is to be changed, once no link leads away to it (G5).
+
+        The location itself may be a link: whoever named it meant what is behind it.
+
+        Raises:
+            UnsafeError: a folder between the location and the file is a link.
+        """
+        path = self._path(name)
+        folder = os.path.dirname(path)
+        while folder != self._root:
+            if disk.is_link(folder):
+                raise UnsafeError(
+                    f"{folder!r} is a link, and nothing is written or deleted through it; put a "
+                    "real folder in its place, or name what is behind it as a location of its own"
+                )
+            folder = os.path.dirname(folder)
+        return path
 
     def _put(
         self, path: str, data: bytes, *, durable: bool, place: Callable[[str, str], None]
@@ -245,6 +266,8 @@ class _FileSink:
 
 
 class _FileReader(RangeReader):
+    _descriptor = -1  # As long as an interrupt may still come before there is one.
+
     def __init__(self, path: str, descriptor: int) -> None:
         self._descriptor = descriptor
         self.size = os.fstat(descriptor).st_size

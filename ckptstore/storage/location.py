@@ -10,6 +10,8 @@ from typing import Any
 from ckptstore.errors import UnsupportedError
 from ckptstore.storage.base import Storage
 from ckptstore.storage.local import LocalStorage
+from ckptstore.storage.names import encodable, split_query
+from ckptstore.storage.shown import without_secrets
 
 __all__ = ["connect", "locate"]
 
@@ -31,7 +33,9 @@ def connect(
         storage_options: what fsspec takes for the protocol; local paths and memory need none.
 
     Raises:
-        UnsupportedError: the protocol is unknown, lacks a package, or is a cache.
+        UnsupportedError: the protocol is unknown, lacks a package, or is a cache; or the
+            location is no text that a storage could take.
+        TypeError: it is neither text nor a path.
     """
     protocol, rest = _split(location)
     options = dict(storage_options or {})
@@ -67,7 +71,8 @@ def locate(
     """
     protocol, rest = _split(location)
     separators = "/" + (os.sep if protocol == "file" else "")
-    if not rest or rest[-1] in separators or protocol.endswith("::"):
+    text, query = split_query(protocol, os.fspath(location))
+    if not rest or text[-1] in separators or protocol.endswith("::"):
         return connect(location, storage_options), None
     if protocol == "file":
         rest = os.path.expanduser(rest)
@@ -75,12 +80,11 @@ def locate(
         if name and os.path.isfile(rest):
             return LocalStorage(parent or os.curdir), name
         return LocalStorage(rest), None
-    text = os.fspath(location)
-    name = rest.rpartition("/")[2]
+    name = text.rpartition("/")[2]
     parent = text[: -len(name)]
     # What stands alone behind :// is a bucket or a host, but for memory, which has neither.
     if name not in (".", "..") and (protocol == "memory" or not parent.endswith("://")):
-        above = connect(parent, storage_options)
+        above = connect(parent + query, storage_options)
         if above.entry(name) is not None:
             return above, name
     return connect(location, storage_options), None
@@ -88,11 +92,21 @@ def locate(
 
 def _split(location: str | os.PathLike[str]) -> tuple[str, str]:
     """Return protocol and rest: ``file`` for a path, and for a chain of URLs ``first::``, all."""
+    if not isinstance(location, (str, os.PathLike)):
+        raise TypeError(
+            f"a location cannot be a {type(location).__name__}; pass a path or a URL as str, or an "
+            "os.PathLike"
+        )
     text = os.fspath(location)
     if not isinstance(text, str):
         raise UnsupportedError(f"{text!r} is not text; pass a location as str or os.PathLike")
     if not text:
         raise UnsupportedError("the location is empty; name a path, or a URL such as s3://bucket/x")
+    if "\0" in text or not encodable(text):
+        raise UnsupportedError(
+            f"the location {without_secrets(text)!r} holds a character that no name can have; "
+            "name another"
+        )
     if not isinstance(location, str):
         return "file", text
     url, chain = _URL.match(text), _CHAIN.match(text)
@@ -110,9 +124,8 @@ def _split(location: str | os.PathLike[str]) -> tuple[str, str]:
 
 def _refuse_caches(protocols: list[str], text: str) -> None:
     if not _CACHES.isdisjoint(protocols):
-        shown = re.sub(r"://[^/@]*@", "://", text)
         raise UnsupportedError(
-            f"{shown!r} reads through a cache that never asks whether it is still right; "
+            f"{without_secrets(text)!r} reads through a cache that never asks whether it is still right; "
             "name the location behind it"
         )
 

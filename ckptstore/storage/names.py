@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from ckptstore.errors import StorageError, UnsafeError
 from ckptstore.storage.base import Storage
 
-__all__ = ["TEMPORARY", "checked", "holding_by_looking"]
+__all__ = ["TEMPORARY", "checked", "encodable", "holding_by_looking", "split_query"]
 
 TEMPORARY = ".tmp-"
 """What the name of every temporary file starts with, and no name of a checkpoint does."""
@@ -28,7 +30,22 @@ def checked(name: str, *, folder: bool = False) -> str:
     parts = name.split("/")
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise UnsafeError(f"{name!r} is not a name below a location; not followed")
+    if not encodable(name):
+        raise UnsafeError(f"{name!r} holds a character that no name can have; not followed")
     return name
+
+
+def encodable(text: str) -> bool:
+    """Whether the operating system could take a text as a name.
+
+    Half of a surrogate pair it cannot, unless that stands for a byte of a file's name that is
+    not UTF-8.
+    """
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def holding_by_looking(storage: Storage, folder: str, prefix: str, name: str) -> tuple[str, ...]:
@@ -53,6 +70,18 @@ def holding_by_looking(storage: Storage, folder: str, prefix: str, name: str) ->
         f"{storage.location} changed {_MOST_SCANS} times while it was listed; "
         "too many writers are at work there; try again when they are done"
     )
+
+
+def split_query(protocol: str, url: str) -> tuple[str, str]:
+    """Return a URL without its query, and the query, which on the web goes with every name.
+
+    Elsewhere it is a part of the name. What follows a ``#`` no web server ever sees.
+    """
+    if protocol not in ("http", "https"):
+        return url, ""
+    url = url.partition("#")[0]
+    start = url.find("?")
+    return (url, "") if start < 0 else (url[:start], url[start:])
 
 
 def _called(storage: Storage, folder: str, prefix: str) -> tuple[str, ...]:

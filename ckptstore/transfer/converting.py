@@ -9,17 +9,22 @@ from typing import Any
 
 from ckptstore import plugins, storage
 from ckptstore.checkpoint import Checkpoint, Location, open
-from ckptstore.commit.attempt import Rehearsal
+from ckptstore.commit.draft import Rehearsal
 from ckptstore.commit.layout import Committed, newest
 from ckptstore.commit.save import save_generation
 from ckptstore.errors import ConflictError, UnsupportedError
 from ckptstore.formats.base import Contents, NewFiles
+from ckptstore.manifest import Manifest
 from ckptstore.progress import OnProgress, Progress
 from ckptstore.saving import save_of
 from ckptstore.storage.base import Sink, Storage
+from ckptstore.texts import dump_json
 from ckptstore.transfer.report import Transfer
 
 __all__ = ["convert"]
+
+# What a training_state.json of less than 1 KB has room for beside step and file names.
+_MOST_FIELDS = 600
 
 
 def convert(
@@ -58,6 +63,7 @@ def convert(
     folder, _ = storage.locate(source, storage_options)
     place = folder if destination is None else storage.connect(destination, storage_options)
     if origin.format == format and place.location == origin.source.location:
+        origin.tensors()  # What is damaged is not called the same already.
         return _converted(origin, place, {}, None)
     what = save_of(
         _contents(origin), target, metrics=origin.metrics, fingerprint=origin.fingerprint
@@ -68,18 +74,29 @@ def convert(
     there = newest(place)
     if there is not None and expected.same_content(there.manifest):
         return _converted(origin, place, {}, None)
-    if there is not None and not overwrite:
-        raise ConflictError(
-            f"{place.location} holds another checkpoint already (step {there.manifest.step}, this "
-            f"one has step {origin.step}); pass --overwrite to make this its newest state, or "
-            "choose another destination"
-        )
+    if not overwrite:
+        _check_free(place, there, expected)
     sizes = {name: entry.digest.size for name, entry in expected.files.items()}
     sizes |= {name: len(entry.text.encode()) for name, entry in expected.texts.items()}
     if dry_run:
         return _converted(origin, place, sizes, None)
     watched = replace(what, write=lambda files: what.write(_Watched(files, sizes, progress)))
     return _converted(origin, place, sizes, save_generation(place, watched))
+
+
+def _check_free(place: Storage, there: Committed | None, expected: Manifest) -> None:
+    """Refuse a destination that holds something else, committed or somebody's plain files."""
+    if there is not None:
+        held = f"another checkpoint already (step {there.manifest.step})"
+    else:
+        files = place.list("").files
+        other = [n for n in (*expected.files, *expected.texts) if n in files]
+        held = f"{', '.join(other)} already, which nobody committed" if other else ""
+    if held:
+        raise ConflictError(
+            f"{place.location} holds {held}, and this one (step {expected.step}) is another; "
+            "pass --overwrite to make it the newest state there, or choose another destination"
+        )
 
 
 def _converted(
@@ -140,14 +157,19 @@ class _WatchedSink:
 
 def _contents(origin: Checkpoint) -> Contents:
     """Load everything that a checkpoint holds."""
-    fields = dict(origin.training_state or {})
     known = {"step", "optimizer_file", *(f"{name}_file" for name in origin.states())}
+    fields = {n: v for n, v in (origin.training_state or {}).items() if n not in known}
+    states = {name: origin.load_state(name) for name in origin.states()}
+    while len(dump_json(fields)) > _MOST_FIELDS:
+        # Other programs put whole configs there; as a state of its own nothing of it is lost.
+        largest = max(fields, key=lambda name: len(dump_json(fields[name])))
+        states.setdefault(largest, fields.pop(largest))
     return Contents(
         model=origin.load_model(),
         config=origin.config,
         tokenizer_state=origin.tokenizer_state,
         optimizer=origin.load_optimizer(),
-        states={name: origin.load_state(name) for name in origin.states()},
+        states=states,
         step=origin.step,
-        training_state={name: value for name, value in fields.items() if name not in known},
+        training_state=fields,
     )

@@ -7,7 +7,8 @@ from typing import Any
 
 from ckptstore import plugins, storage
 from ckptstore.checkpoint import Checkpoint, Location, open
-from ckptstore.commit.attempt import Attempt, Rehearsal, draft
+from ckptstore.commit.attempt import Attempt
+from ckptstore.commit.draft import Rehearsal, draft
 from ckptstore.commit.layout import Committed, newest, newest_generation, steps
 from ckptstore.commit.save import Save, save_generation, save_step
 from ckptstore.errors import ConflictError, UnsupportedError
@@ -59,6 +60,8 @@ def sync(
     place = storage.connect(destination, storage_options)
     if place.location == origin.location:
         raise ConflictError(f"{place.location} is source and destination at once")
+    if not origin.proved:
+        origin.tensors()  # Damage is named where it is, before anything is written elsewhere.
     there = newest(place)
     copy = _Copy(origin, place, there, optimizer=optimizer, progress=progress)
     if there is not None and copy.equal_to(there.manifest):

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from ckptstore.commit.edits import hand_edits
 from ckptstore.commit.files import CommittedFiles
 from ckptstore.commit.layout import Committed, newest
 from ckptstore.commit.remove import remove_everything, remove_older
 from ckptstore.commit.repair import repair
 from ckptstore.commit.save import save_generation, save_step
-from ckptstore.commit.view import hand_edits
 from ckptstore.storage import connect
 from ckptstore.storage.base import Storage
 

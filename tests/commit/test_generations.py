@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from ckptstore.commit.edits import hand_edits
 from ckptstore.commit.files import CommittedFiles
 from ckptstore.commit.layout import generations, newest_generation
 from ckptstore.commit.save import save_generation
-from ckptstore.commit.view import hand_edits
 from ckptstore.errors import ConflictError, CorruptionError, SupersededError
 from ckptstore.storage import connect
 

@@ -391,3 +391,14 @@ def test_every_dtype_shape_and_tie_comes_back(location, same):
     loaded = ckptstore.open(url, storage_options=options).load_model()
     assert same(dict(loaded), state)
     assert loaded["tied.a"].data_ptr() == loaded["tied.b"].data_ptr()
+
+
+def test_a_vocabulary_edited_by_hand_is_not_the_one_of_the_training(tmp_path, training):
+    save((tmp_path, None), training)
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**CHAR, "chars": ["a", "b"]}))
+
+    checkpoint = ckptstore.open(tmp_path)
+
+    assert checkpoint.edited == ("tokenizer.json",)
+    with pytest.raises(ckptstore.CorruptionError, match="vocabulary"):
+        checkpoint.load_tokenizer()

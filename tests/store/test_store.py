@@ -175,3 +175,115 @@ class TestInTheBackground:
             store.save_async(model=state(1))
 
         assert not [t for t in threading.enumerate() if t.name == "ckptstore-save"]
+
+
+class TestDamagedHistory:
+    """One step that nobody can read takes nothing else with it."""
+
+    @pytest.fixture
+    def damaged(self, tmp_path: Any) -> Any:
+        store = ckptstore.Store(tmp_path, keep=ckptstore.Keep())
+        for step in (1, 2, 3):
+            store.save(model=state(step), step=step)
+        (tmp_path / "step-00000003" / "manifest.json").write_text('{"ckptstore": 1, "wri')
+        return store
+
+    def test_the_other_steps_open(self, damaged):
+        assert damaged.open(2).load_model()["w"][0] == 2
+        with pytest.raises(ckptstore.CorruptionError, match="step-00000003"):
+            damaged.open()
+
+    def test_doctor_names_it_and_it_can_be_removed(self, damaged):
+        assert "ckptstore rm --step 3" in damaged.repair()[0]
+
+        damaged.remove(3)
+
+        assert damaged.open().step == 2
+        assert damaged.repair() == ()
+
+    def test_rewind_and_retention_go_on(self, damaged, tmp_path):
+        with ckptstore.Store(tmp_path, keep=ckptstore.Keep(last=1)) as store:
+            store.save(model=state(4), step=4)
+            assert store.steps() == (3, 4)
+
+        assert damaged.rewind(3) == (4,)
+
+
+def test_rewind_takes_a_later_single_checkpoint_with_it(tmp_path):
+    ckptstore.save(tmp_path, model=state(7), step=1000)
+    with ckptstore.Store(tmp_path, keep=ckptstore.Keep()) as store:
+        store.save(model=state(5), step=500)
+        store.save(model=state(15), step=1500)
+
+        assert store.rewind(500) == (1000, 1500)
+
+        assert store.open().step == 500
+        assert not (tmp_path / "model.pt").exists()
+
+
+class TestWhatCallersPass:
+    def test_metrics_that_are_no_numbers_are_refused_before_anything_is_written(self, tmp_path):
+        for value in (None, "x", [1.0], 10**400):
+            with pytest.raises(ckptstore.UnsupportedError, match="the metric 'loss' is"):
+                ckptstore.save(tmp_path / "x", model=state(1), metrics={"loss": value})
+        assert not (tmp_path / "x").exists()
+
+    def test_a_loss_that_is_nan_does_not_keep_the_state_from_being_saved(self, tmp_path, caplog):
+        checkpoint = ckptstore.save(
+            tmp_path, model=state(1), metrics={"loss": float("nan"), "best": torch.tensor(1.5)}
+        )
+
+        assert checkpoint.metrics == {"best": 1.5}
+        assert "the metric 'loss' is nan" in caplog.text
+
+    def test_steps_that_are_no_counts_are_refused(self, tmp_path):
+        for step in (-1, 10**18, 1.5, "3", True):
+            with pytest.raises(ckptstore.UnsupportedError, match="not a count of finished steps"):
+                ckptstore.save(tmp_path / "x", model=state(1), step=step)
+        assert not (tmp_path / "x").exists()
+
+    def test_config_that_could_not_be_read_back_is_refused(self, tmp_path):
+        deep: dict[str, Any] = {}
+        for _ in range(200):
+            deep = {"deeper": deep}
+        for config in ({1: "a", "1": "b"}, deep, {"a": float("inf")}):
+            with pytest.raises(ckptstore.UnsupportedError, match="config.json"):
+                ckptstore.save(tmp_path / "x", model=state(1), config=config)
+
+    def test_a_legacy_file_is_never_a_state_of_the_bundle(self, tmp_path):
+        (tmp_path / "latest.pt").write_bytes(b"years of work")
+
+        with pytest.raises(ckptstore.UnsupportedError, match="'latest'"):
+            ckptstore.save(tmp_path, model=state(1), state={"latest": {"a": 1}})
+
+        assert (tmp_path / "latest.pt").read_bytes() == b"years of work"
+
+    def test_metrics_of_a_save_in_the_background_are_those_at_the_call(self, tmp_path):
+        metrics = {"loss": 1.0}
+        with ckptstore.Store(tmp_path) as store:
+            future = store.save_async(model=state(1, size=1_000_000), metrics=metrics)
+            metrics["loss"] = 99.0
+
+            assert future.result().metrics == {"loss": 1.0}
+
+    def test_a_relative_location_stays_where_it_was(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        store = ckptstore.Store("run")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+
+        store.save(model=state(1), step=1)
+
+        assert store.open().step == 1
+        assert (tmp_path / "run" / "model.pt").exists()
+
+
+def test_a_config_added_by_hand_is_shown(tmp_path):
+    ckptstore.save(tmp_path, model=state(1))
+    (tmp_path / "config.json").write_text('{"n_layer": 2}')
+    (tmp_path / "notes.json").write_text("not even JSON")
+
+    checkpoint = ckptstore.open(tmp_path)
+
+    assert checkpoint.config == {"n_layer": 2}
+    assert checkpoint.edited == ("config.json",)

@@ -197,13 +197,25 @@ class TestConvert:
         assert sorted(path.name for path in old.iterdir()) == ["expected.json", "latest.pt"]
 
     def test_a_differing_destination_is_refused_unless_told(self, old, source):
-        with pytest.raises(ckptstore.ConflictError, match="holds another checkpoint already"):
+        with pytest.raises(
+            ckptstore.ConflictError, match="holds another checkpoint already .* --overwrite"
+        ):
             ckptstore.convert(old / "latest.pt", source)
         assert ckptstore.open(source).step == 7
 
         ckptstore.convert(old / "latest.pt", source, overwrite=True)
 
         assert ckptstore.open(source).step == 20
+
+    def test_a_persons_plain_files_are_not_replaced_unless_told(self, old, training):
+        torch.save(training.model.state_dict(), old / "model.pt")
+        mine = (old / "model.pt").read_bytes()
+
+        with pytest.raises(ckptstore.ConflictError, match="holds model.pt already"):
+            ckptstore.convert(old / "latest.pt")
+
+        assert (old / "model.pt").read_bytes() == mine
+        assert ckptstore.convert(old / "latest.pt", overwrite=True).changed
 
     def test_a_dry_run_changes_nothing(self, old):
         assert ckptstore.convert(old, dry_run=True).changed
@@ -217,3 +229,32 @@ class TestConvert:
     def test_a_format_that_is_only_read_is_refused(self, old):
         with pytest.raises(ckptstore.UnsupportedError, match="can be read, not written"):
             ckptstore.convert(old, old / "x", format="legacy")
+
+
+def test_fields_too_large_for_training_state_become_a_state(tmp_path, training, same):
+    (tmp_path / "theirs").mkdir()
+    torch.save(training.model.state_dict(), tmp_path / "theirs" / "model.pt")
+    config = {f"option {n}": "x" * 50 for n in range(60)}
+    fields = {"step": 3, "training_config": config, "model_dtype_at_save": "float32"}
+    (tmp_path / "theirs" / "training_state.json").write_text(json.dumps(fields))
+
+    ckptstore.convert(tmp_path / "theirs", tmp_path / "ours")
+
+    checkpoint = ckptstore.open(tmp_path / "ours")
+    assert checkpoint.load_state("training_config") == config
+    assert checkpoint.training_state["model_dtype_at_save"] == "float32"
+    assert (tmp_path / "ours" / "training_state.json").stat().st_size < 1024
+
+
+def test_damage_of_the_source_is_named_there(tmp_path, training):
+    (tmp_path / "theirs").mkdir()
+    torch.save(training.model.state_dict(), tmp_path / "theirs" / "model.pt")
+    data = (tmp_path / "theirs" / "model.pt").read_bytes()
+    (tmp_path / "theirs" / "model.pt").write_bytes(data[:1000])
+
+    for act in (ckptstore.sync, ckptstore.convert):
+        with pytest.raises(ckptstore.CorruptionError, match="model.pt in .*theirs is truncated"):
+            act(tmp_path / "theirs", tmp_path / "ours")
+    with pytest.raises(ckptstore.CorruptionError, match="truncated"):
+        ckptstore.convert(tmp_path / "theirs")
+    assert not (tmp_path / "ours").exists()

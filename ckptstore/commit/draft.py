@@ -1,0 +1,86 @@
+"""What a save would be: its manifest before it has files, and its digests before it is stored."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+
+import ckptstore
+from ckptstore.digests import Digester, chunk_size_for
+from ckptstore.formats.base import NewFiles
+from ckptstore.manifest import FileEntry, Manifest, TextEntry
+from ckptstore.storage.base import Sink
+
+__all__ = ["DigestingSink", "Rehearsal", "draft"]
+
+
+def draft(
+    *,
+    format: str,
+    generation: int | None = None,
+    step: int | None = None,
+    metrics: Mapping[str, float] | None = None,
+    fingerprint: str | None = None,
+    earlier: Mapping[str, tuple[str, ...]] | None = None,
+) -> Manifest:
+    """Return a manifest with a new write id and no files yet."""
+    return Manifest(
+        write_id=secrets.token_hex(6),
+        format=format,
+        generation=generation,
+        step=step,
+        created=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        writer=f"ckptstore {ckptstore.__version__}",
+        metrics=metrics or {},
+        fingerprint=fingerprint,
+        earlier=earlier or {},
+    )
+
+
+class DigestingSink:
+    """Digests what passes on to another sink, or nowhere.
+
+    Args:
+        sink: where it goes; None for nowhere.
+        expected_size: bytes, for the size of chunks.
+    """
+
+    def __init__(self, sink: Sink | None, expected_size: int) -> None:
+        self.digester = Digester(chunk_size_for(expected_size))
+        self._sink = sink
+
+    def write(self, data: memoryview, /) -> int:
+        """Take the next bytes, and pass them on."""
+        view = memoryview(data).cast("B")
+        self.digester.update(view)
+        if self._sink is not None:
+            self._sink.write(view)
+        return len(view)
+
+
+class Rehearsal(NewFiles):
+    """Digests what would be written, and writes nothing: to compare before a byte is stored."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._texts: dict[str, TextEntry] = {}
+        self._files: dict[str, FileEntry] = {}
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of what was written so far."""
+        return replace(self._manifest, texts=self._texts, files=self._files)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Take a JSON file."""
+        self._texts[name] = TextEntry(path=name, text=text)
+
+    @contextmanager
+    def create(self, name: str, *, expected_size: int = 0) -> Iterator[Sink]:
+        """Take a file of bytes."""
+        sink = DigestingSink(None, expected_size)
+        yield sink
+        self._files[name] = FileEntry(path=name, digest=sink.digester.digest())

@@ -1,0 +1,122 @@
+"""Locations and the words of others as people may see them: without anything secret (G10)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+__all__ = ["Discretion", "secrets_in", "without_secrets"]
+
+_HIDDEN = "***"
+_QUERY = re.compile(r"[?#]")
+_VALUE = re.compile(r"(?:([^=&#?]*)=)?[^&#?]+")
+# Options that say where something is or of what kind, and are no secrets.
+_HARMLESS = {"endpoint_url", "host", "port", "region_name", "path", "target_protocol", "protocol"}
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL, or a chain of URLs, without user, password, and values of queries.
+
+    A password may hold what it should have escaped. Where it is not sure how far it goes, more is
+    left out rather than less.
+    """
+    return "::".join(_shown(part) for part in url.split("::"))
+
+
+def secrets_in(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the values in storage options that nobody may see."""
+    return tuple(
+        value
+        for name, option in options.items()
+        if name not in _HARMLESS
+        for value in _texts(option)
+        if value
+    )
+
+
+class Discretion:
+    """What may be told of the failures of code that was given secrets.
+
+    It quotes URLs and options in whatever form it has made of them, so that nothing could be cut
+    out for sure: a text is shown whole, or not at all.
+
+    Args:
+        secrets: texts that nobody may see.
+        all_is_secret: whether no text at all is to be trusted, because the URL itself holds
+            something secret.
+    """
+
+    def __init__(self, secrets: Iterable[str], *, all_is_secret: bool) -> None:
+        self._secrets = tuple(secrets)
+        self._all = all_is_secret
+
+    def name(self, name: str) -> str:
+        """Return a file's name, which may be the end of a URL."""
+        return without_secrets(name) if self._all else name
+
+    def told(self, error: Exception) -> str:
+        """Return what an exception says."""
+        said = str(getattr(error, "strerror", None) or error)
+        if not self._betrayed(said):
+            return said or "no reason given"
+        number, status = getattr(error, "errno", None), getattr(error, "status", None)
+        if isinstance(number, int):
+            return os.strerror(number)
+        if isinstance(status, int):
+            return f"status {status}"
+        return "what it says is not shown, for it may hold credentials"
+
+    def cause(self, error: Exception) -> Exception | None:
+        """Return an exception as the cause of another, unless a traceback would tell a secret."""
+        waiting: list[BaseException | None] = [error]
+        seen: list[BaseException] = []
+        while waiting:
+            one = waiting.pop()
+            if one is not None and not any(one is other for other in seen):
+                seen.append(one)
+                waiting += [one.__cause__, one.__context__]
+        return None if any(self._betrayed(f"{one} {one!r}") for one in seen) else error
+
+    def _betrayed(self, text: str) -> bool:
+        return self._all or any(secret in text for secret in self._secrets)
+
+
+def _shown(url: str) -> str:
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return _without_values(_without_user(url))
+    return scheme + mark + _without_values(_without_user(rest))
+
+
+def _without_user(rest: str) -> str:
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, at, behind = rest.rpartition("@")
+    if not at or not ("@" in host or ":" in host):
+        return rest
+    # A slash before the last @ belongs to a password or to a path; both are hidden then.
+    return behind if user.count("/") == 0 else f"{_HIDDEN}@{behind}"
+
+
+def _without_values(rest: str) -> str:
+    found = _QUERY.search(rest)
+    if not found:
+        return rest
+
+    def hidden(match: re.Match[str]) -> str:
+        return f"{match[1]}={_HIDDEN}" if match[1] else _HIDDEN
+
+    return rest[: found.start()] + _VALUE.sub(hidden, rest[found.start() :])
+
+
+def _texts(option: object) -> Iterator[str]:
+    if isinstance(option, str):
+        yield option
+    elif isinstance(option, bytes):
+        yield option.decode("latin-1")
+    elif isinstance(option, Mapping):
+        yield from secrets_in(option)
+    elif isinstance(option, Iterable):
+        for item in option:
+            yield from _texts(item)
