@@ -41,7 +41,7 @@ def command(
     acting = fix or adopt or restore
     store = ckptstore.Store(location, storage_options=storage_options)
     done = store.repair(adopt=adopt, restore=restore, dry_run=not acting)
-    for line in done or (f"{location}: nothing needs mending",):
+    for line in done or (f"{store.location}: nothing needs mending",):
         click.echo(clean(line))
     if done and not acting:
         click.echo("nothing was changed; give --fix to do it", err=True)

@@ -11,6 +11,7 @@ import click
 from ckptstore.cli import options, screen
 from ckptstore.cli.group import error_line
 from ckptstore.errors import CkptstoreError, NotFoundError
+from ckptstore.storage.shown import without_secrets
 
 if TYPE_CHECKING:
     from ckptstore.checkpoint import Checkpoint
@@ -105,7 +106,8 @@ def _opened(
     except NotFoundError:
         return  # a folder of other things, or a step that was removed since it was listed
     except CkptstoreError as error:
-        yield _Row(location=location, step=step, error=error_line(error))
+        shown = without_secrets(location)
+        yield _Row(location=shown, step=step, error=error_line(error))
 
 
 def _cells(row: _Row) -> tuple[str, ...]:

@@ -27,7 +27,6 @@ from ckptstore.storage.base import Storage
 from ckptstore.storage.names import TEMPORARY
 
 __all__ = [
-    "clean_generations",
     "leftover_generations",
     "old_step_leftovers",
     "old_temporaries",
@@ -38,7 +37,6 @@ __all__ = [
     "remove_state",
     "remove_step",
 ]
-
 
 _OWN_NAME = re.compile(r"\.[0-9a-f]{12}(\.|$)")  # With the id of the write in it.
 
@@ -104,15 +102,8 @@ def remove_older(storage: Storage, newest: int) -> None:
             manifest = read_manifest(storage, folder)
             if manifest is not None:
                 remove_state(storage, Committed(folder, manifest))
-    clean_generations(storage)
-
-
-def clean_generations(storage: Storage) -> tuple[str, ...]:
-    """Remove what `leftover_generations` finds, and return the folders' names."""
-    folders = leftover_generations(storage)
-    for folder in folders:
+    for folder in leftover_generations(storage):
         remove_folder(storage, folder)
-    return folders
 
 
 def leftover_generations(storage: Storage) -> tuple[str, ...]:

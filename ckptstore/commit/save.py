@@ -157,6 +157,8 @@ def save_step(storage: Storage, save: Save, *, overwrite: bool) -> Committed:
         rehearsal = Rehearsal(save.manifest(None))
         save.write(rehearsal)
         if rehearsal.manifest.same_content(existing):
+            if save.durable:  # Whoever wrote it may not have asked for that, or died before.
+                storage.flush(folder)
             return Committed(folder, existing)
         if not overwrite:
             raise ConflictError(

@@ -134,7 +134,9 @@ def _make_folders(folder: str) -> list[str]:
     try:
         os.mkdir(folder)
     except FileExistsError as error:
-        if not os.path.isdir(folder):
+        found = status(folder)
+        # One that is gone by now was somebody's empty folder a moment ago.
+        if os.path.islink(folder) if found is None else not stat.S_ISDIR(found.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, "not a folder") from error
         return []
     except FileNotFoundError:

@@ -125,8 +125,8 @@ def _split(location: str | os.PathLike[str]) -> tuple[str, str]:
 def _refuse_caches(protocols: list[str], text: str) -> None:
     if not _CACHES.isdisjoint(protocols):
         raise UnsupportedError(
-            f"{without_secrets(text)!r} reads through a cache that never asks whether it is still right; "
-            "name the location behind it"
+            f"{without_secrets(text)!r} reads through a cache that never asks whether it is still "
+            "right; name the location behind it"
         )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 __all__ = ["Discretion", "secrets_in", "without_secrets"]
 
 _HIDDEN = "***"
-_QUERY = re.compile(r"[?#]")
-_VALUE = re.compile(r"(?:([^=&#?]*)=)?[^&#?]+")
+_VALUE = re.compile(r"([?&#])(?:([^=&#?]*)=)?[^&#?]+")
+# Where a # is a letter like any other: "run #1".
+_LITERAL = frozenset({"dir", "file", "local", "memory", "s3", "s3a"})
 # Options that say where something is or of what kind, and are no secrets.
 _HARMLESS = {"endpoint_url", "host", "port", "region_name", "path", "target_protocol", "protocol"}
 
@@ -86,8 +87,9 @@ class Discretion:
 def _shown(url: str) -> str:
     scheme, mark, rest = url.partition("://")
     if not mark:
-        return _without_values(_without_user(url))
-    return scheme + mark + _without_values(_without_user(rest))
+        return _without_values(_without_user(url), literal=True)
+    literal = scheme.lower() in _LITERAL
+    return scheme + mark + _without_values(_without_user(rest), literal=literal)
 
 
 def _without_user(rest: str) -> str:
@@ -99,15 +101,17 @@ def _without_user(rest: str) -> str:
     return behind if user.count("/") == 0 else f"{_HIDDEN}@{behind}"
 
 
-def _without_values(rest: str) -> str:
-    found = _QUERY.search(rest)
-    if not found:
-        return rest
-
+def _without_values(rest: str, *, literal: bool) -> str:
     def hidden(match: re.Match[str]) -> str:
-        return f"{match[1]}={_HIDDEN}" if match[1] else _HIDDEN
+        mark, name = match[1], match[2]
+        if mark == "#" and not name and literal:
+            return match[0]
+        return f"{mark}{name}={_HIDDEN}" if name else mark + _HIDDEN
 
-    return rest[: found.start()] + _VALUE.sub(hidden, rest[found.start() :])
+    start = re.search(r"[?#]", rest)
+    if not start:
+        return rest
+    return rest[: start.start()] + _VALUE.sub(hidden, rest[start.start() :])
 
 
 def _texts(option: object) -> Iterator[str]:

@@ -19,6 +19,7 @@ from ckptstore import ptfile
 from ckptstore.errors import CorruptionError, UnsafeError, UnsupportedError
 from ckptstore.ptfile import PtFile
 from ckptstore.tensors.build import buildable, built
+from ckptstore.tensors.interrupts import Interrupts
 from ckptstore.tensors.records import Records, TorchFile
 
 __all__ = ["load"]
@@ -84,7 +85,7 @@ def _selection(
 
 def _whole(records: Records, content: PtFile, map_location: Any, where: str) -> Any:
     """Load everything by torch's own weights-only loader."""
-    file = TorchFile(records)
+    file, interrupts = TorchFile(records), Interrupts()
     # torch gives out sparse tensors whose indices point anywhere unless it is told to look.
     sparse = any(stub.parts for stub in content.stubs.values())
     invariants = torch.sparse.check_sparse_tensor_invariants
@@ -100,6 +101,9 @@ def _whole(records: Records, content: PtFile, map_location: Any, where: str) -> 
         if file.failure is not None:
             # torch turns it into a RuntimeError that no longer says what the storage said.
             raise file.failure from None
+        interrupt = interrupts.behind(error)
+        if interrupt is not None:
+            raise interrupt from None
         raise _refusal(error, where) from error
     # Whatever order torch reads in, no record leaves here unchecked.
     records.prove({stub.record for stub in _all_stubs(content) if stub.record is not None})

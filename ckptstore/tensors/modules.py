@@ -7,24 +7,16 @@ in part.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from ckptstore.errors import UnsupportedError
 from ckptstore.ptfile import repaired, repaired_names
+from ckptstore.tensors.optimizers import check_optimizer, listed
 
 __all__ = ["restore", "restore_model", "restore_optimizer", "state_dict_of", "state_of"]
-
-_MOST_SHOWN = 5
-# What torch's optimizers keep for each element; other names may have shapes of their own.
-_ELEMENTWISE = frozenset(
-    (
-        *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg"),
-        *("grad_avg", "acc_delta", "sum", "ax", "prev"),
-    )
-)
 
 
 def state_dict_of(value: Any) -> Mapping[str, Any]:
@@ -76,7 +68,7 @@ def restore(
         UnsupportedError: names, shapes or groups differ; nothing was changed.
     """
     if optimizer is not None and moments is not None:
-        _check_optimizer(optimizer, moments, where)
+        check_optimizer(optimizer, moments, where)
     if model is not None and weights is not None:
         restore_model(model, weights, where=where)
     if optimizer is not None and moments is not None:
@@ -128,10 +120,10 @@ def restore_optimizer(
         where: what to call the checkpoint in errors.
 
     Raises:
-        UnsupportedError: the groups, their parameters or the shapes differ; the message says
-            what, nothing was changed.
+        UnsupportedError: the kind of optimizer, the groups, their parameters or the shapes
+            differ; the message says what, nothing was changed.
     """
-    _check_optimizer(optimizer, state, where)
+    check_optimizer(optimizer, state, where)
     try:
         optimizer.load_state_dict(state)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -159,8 +151,8 @@ def _check_model(
 ) -> None:
     faults = []
     if strict:
-        faults += [_listed("it lacks", [name for name in own if name not in found])]
-        faults += [_listed("the model lacks", [name for name in found if name not in own])]
+        faults += [listed("it lacks", [name for name in own if name not in found])]
+        faults += [listed("the model lacks", [name for name in found if name not in own])]
     shapes = [
         f"{name} is {list(found[name].shape)} there and {list(value.shape)} in the model"
         for name, value in own.items()
@@ -169,82 +161,10 @@ def _check_model(
         and isinstance(found.get(name), torch.Tensor)
         and found[name].shape != value.shape
     ]
-    faults += [_listed("shapes differ:", shapes)]
+    faults += [listed("shapes differ:", shapes)]
     faults = [fault for fault in faults if fault]
     if faults:
         raise UnsupportedError(
             f"{where} does not fit the model: {'; '.join(faults)}; make the model from the "
             "checkpoint's own config"
         )
-
-
-def _check_optimizer(optimizer: Any, state: Mapping[str, Any], where: str) -> None:
-    groups = getattr(optimizer, "param_groups", None)
-    if not isinstance(groups, list):
-        return  # Not one of torch's kind: it knows itself what fits.
-    saved = state.get("param_groups") if isinstance(state, Mapping) else None
-    kept = state.get("state") if isinstance(state, Mapping) else None
-    fault = None
-    if not isinstance(saved, list) or not isinstance(kept, Mapping):
-        fault = "it has no param_groups and state, so it is no optimizer's state dict"
-    elif len(saved) != len(groups):
-        fault = f"it has {len(saved)} parameter groups, the optimizer {len(groups)}"
-    else:
-        fault = _group_fault(groups, saved) or _state_fault(groups, saved, kept)
-    if fault:
-        raise UnsupportedError(
-            f"the optimizer state in {where} does not fit the optimizer: {fault}; make the "
-            "optimizer as it was when it was saved, or go on with a fresh one"
-        )
-
-
-def _group_fault(groups: list[Any], saved: list[Any]) -> str | None:
-    for index, (group, other) in enumerate(zip(groups, saved, strict=True)):
-        held = other.get("params") if isinstance(other, Mapping) else None
-        if not isinstance(held, list):
-            return f"its group {index} lists no parameters"
-        if len(held) != len(group["params"]):
-            return (
-                f"its group {index} has {len(held)} parameters, the optimizer's "
-                f"{len(group['params'])}"
-            )
-        names, others = group.get("param_names"), other.get("param_names")
-        if names and others:
-            clean, cleaned = list(repaired_names(names).values()), repaired_names(others).values()
-            for one, two in zip(clean, cleaned, strict=False):
-                if one != two:
-                    return f"its group {index} has {two!r} where the optimizer has {one!r}"
-    return None
-
-
-def _state_fault(groups: list[Any], saved: list[Any], kept: Mapping[Any, Any]) -> str | None:
-    parameters = {
-        key: parameter
-        for group, other in zip(groups, saved, strict=True)
-        for key, parameter in zip(other["params"], group["params"], strict=True)
-    }
-    faults = []
-    for key, values in kept.items():
-        parameter = parameters.get(key)
-        if parameter is None:
-            faults.append(f"state {key!r} belongs to no parameter")
-            continue
-        for name, value in values.items() if isinstance(values, Mapping) else ():
-            if (
-                name in _ELEMENTWISE
-                and isinstance(value, torch.Tensor)
-                and value.shape != parameter.shape
-            ):
-                faults.append(
-                    f"{name} of parameter {key} is {list(value.shape)} there, the parameter "
-                    f"{list(parameter.shape)}"
-                )
-    return _listed("its state differs:", faults) or None
-
-
-def _listed(what: str, names: Iterable[str]) -> str:
-    shown = list(names)
-    if not shown:
-        return ""
-    more = f" and {len(shown) - _MOST_SHOWN} more" if len(shown) > _MOST_SHOWN else ""
-    return f"{what} {', '.join(shown[:_MOST_SHOWN])}{more}"

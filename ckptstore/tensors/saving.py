@@ -15,6 +15,7 @@ import torch
 from ckptstore.errors import UnsafeError, UnsupportedError
 from ckptstore.storage.base import Sink
 from ckptstore.tensors.compact import compacted
+from ckptstore.tensors.interrupts import Interrupts
 
 __all__ = ["check", "save", "size_of"]
 
@@ -45,7 +46,7 @@ def save(obj: Any, sink: Sink, *, what: str = "the state") -> None:
         UnsupportedError: torch cannot save it.
     """
     check(obj, what)
-    file = _SinkFile(sink)
+    file, interrupts = _SinkFile(sink), Interrupts()
     checksums = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(True)
     _register_tag()
@@ -54,6 +55,9 @@ def save(obj: Any, sink: Sink, *, what: str = "the state") -> None:
         torch.save(_canonical(obj, compacted(obj), {}), cast(IO[bytes], file))
     except (RuntimeError, TypeError, ValueError, AttributeError, pickle.PicklingError) as error:
         if file.failure is None:
+            interrupt = interrupts.behind(error)
+            if interrupt is not None:
+                raise interrupt from None
             raise UnsupportedError(
                 f"torch cannot save {what}: {str(error).splitlines()[0]}"
             ) from error

@@ -64,3 +64,14 @@ def test_not_durable_means_no_fsync_at_all(watch, tmp_path):
     ckptstore.save(tmp_path / "dante", model=MODEL, durable=False)
 
     assert [path for kind, path in watch.events if kind != "link"] == []
+
+
+def test_a_step_saved_again_is_made_durable_though_nothing_is_written(watch, tmp_path):
+    keep = ckptstore.Keep()
+    ckptstore.Store(tmp_path, keep=keep, durable=False).save(model=MODEL, step=5)
+
+    ckptstore.Store(tmp_path, keep=keep).save(model=MODEL, step=5)
+
+    folder = tmp_path / "step-00000005"
+    synced = {path for kind, path in watch.events if kind != "link"}
+    assert {str(folder), *map(str, folder.iterdir())} <= synced

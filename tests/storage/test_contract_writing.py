@@ -128,6 +128,17 @@ class TestCreating:
             with pytest.raises(UnsafeError, match="not a name below"):
                 act()
 
+    def test_half_a_surrogate_pair_is_in_no_name(self, storage):
+        for act in (
+            lambda: storage.create("a\ud800", b""),
+            lambda: storage.read("a\ud800"),
+            lambda: storage.delete("a/\ud800"),
+            lambda: storage.copy("\ud800", "a"),
+            lambda: storage.list("a\ud800"),
+        ):
+            with pytest.raises(UnsafeError, match="a character that no name can have"):
+                act()
+
 
 class TestWriter:
     def test_a_large_file_arrives_in_parts(self, storage):

@@ -1,14 +1,17 @@
 """From a path or URL to a storage."""
 
+import http.server
 import os
 import subprocess
 import sys
+import threading
+import traceback
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from ckptstore.errors import UnsupportedError
+from ckptstore.errors import CkptstoreError, UnsupportedError
 from ckptstore.storage import connect, locate
 
 
@@ -130,6 +133,22 @@ class TestRefused:
         with pytest.raises(UnsupportedError, match="not text"):
             connect(Odd())
 
+    @pytest.mark.parametrize("location", [None, 5, b"x", ["x"]])
+    def test_what_is_neither_text_nor_path_is_a_mistake_of_the_caller(self, location):
+        says = f"cannot be a {type(location).__name__}; pass a path or a URL as str, or an os.Path"
+        for act in (connect, locate):
+            with pytest.raises(TypeError, match=says):
+                act(location)
+
+    @pytest.mark.parametrize("where", ["{}", "file://{}", "memory://{}", "dir://{}", "s3://b/{}"])
+    @pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+    def test_a_location_that_no_system_could_name_is_refused(self, where, name):
+        for act in (connect, locate):
+            with pytest.raises(UnsupportedError, match="a character that no name can have"):
+                act(where.format(name))
+        with pytest.raises(UnsupportedError, match="a character that no name can have"):
+            connect(Path(name))
+
     def test_credentials_in_a_url_are_never_repeated(self):
         with pytest.raises(UnsupportedError, match="holds credentials") as caught:
             connect("s3://AKIA:hunter2@bucket/x")
@@ -157,6 +176,87 @@ def test_a_chain_of_filesystems_is_read(tmp_path):
     assert storage.read("config.json") == b"{}"
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("ftp://me:hunter2@127.0.0.1:9/x", "ftp://127.0.0.1:9/x"),
+        ("ftp://me:a/hunter2@127.0.0.1:9/x", "ftp://***@127.0.0.1:9/x"),
+        ("ftp://me:b@a/hunter2@127.0.0.1:9/x", "ftp://***@127.0.0.1:9/x"),
+        ("ftp://me:a?b=hunter2@127.0.0.1:9/x", "ftp://127.0.0.1:9/x"),
+        ("http://me:hunter2%40@127.0.0.1:9/x", "http://127.0.0.1:9/x"),
+        ("http://127.0.0.1:9/x?token=hunter2", "http://127.0.0.1:9/x?token=***"),
+        ("http://127.0.0.1:9/x?a=hunter2&hunter2", "http://127.0.0.1:9/x?a=***&***"),
+        ("http://127.0.0.1:9/x?sig=hunter2/hunter2", "http://127.0.0.1:9/x?sig=***"),
+        ("http://127.0.0.1:9/x#hunter2", "http://127.0.0.1:9/x"),
+        ("zip://a::http://me:hunter2@127.0.0.1:9/x.zip", "zip://a::http://127.0.0.1:9/x.zip"),
+        ("zip://a::http://127.0.0.1:9/x.zip#hunter2", "zip://a::http://127.0.0.1:9/x.zip#***"),
+        ("zip://a::s3://me:hunter2@b/x.zip", "zip://a::s3://b/x.zip"),
+        ("webhdfs://me:hunter2@127.0.0.1:9/x", "webhdfs://127.0.0.1:9/x"),
+        ("dir::file:///x?hunter2", "dir::file:///x?***"),
+        ("dir://run #1/a@b", "dir://run #1/a@b"),
+    ],
+)
+def test_nothing_secret_of_a_url_is_ever_shown(url, shown):
+    options = {"path": "/", "target_protocol": "file"} if url.startswith("dir://") else {}
+
+    assert connect(url, options).location == shown
+    for act in (lambda: locate(url, options)[0].create("a", b""), lambda: connect(url).read("a")):
+        with pytest.raises(CkptstoreError) as caught:
+            act()
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "location", ["simplecache::http://h/x?sig=hunter2", "nosuch://me:a/hunter2@h/x#hunter2"]
+)
+def test_nothing_secret_of_a_refused_url_is_shown(location):
+    for act in (connect, locate):
+        with pytest.raises(UnsupportedError) as caught:
+            act(location)
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A web server that shows files only to requests that have the token."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def do_GET(self):
+            if self.path.endswith("?token=a/b"):
+                super().do_GET()
+            else:
+                self.send_error(403)
+
+        def do_HEAD(self):
+            self.do_GET()
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_the_query_of_a_web_address_goes_with_every_name(web, tmp_path):
+    (tmp_path / "dante").mkdir()
+    (tmp_path / "dante" / "model.pt").write_bytes(b"weights")
+
+    storage, name = locate(f"{web}/dante/model.pt?token=a/b")
+
+    assert name == "model.pt"
+    assert storage.read(name) == b"weights"
+    assert storage.location == f"{web}/dante?token=***"
+    assert connect(f"{web}/dante?token=a/b").read("model.pt") == b"weights"
+
+
 def test_values_of_options_are_never_repeated(tmp_path):
     (tmp_path / "hunter2").write_bytes(b"")
     options = {"path": str(tmp_path), "target_protocol": "file", "password": "hunter2"}
@@ -166,6 +266,7 @@ def test_values_of_options_are_never_repeated(tmp_path):
         storage.create("a", b"1")
 
     assert "hunter2" not in str(caught.value).replace(storage.location, "")
+    assert caught.value.__cause__ is None
 
 
 def test_local_work_imports_no_fsspec():

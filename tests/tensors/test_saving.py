@@ -7,6 +7,7 @@ import enum
 import io
 import pathlib
 import struct
+import sys
 from typing import NamedTuple
 
 import numpy
@@ -142,3 +143,62 @@ def test_a_state_on_a_gpu_is_read_where_there_is_none(saved, loaded):
     assert torch.equal(torch.load(io.BytesIO(data), weights_only=True)["w"], weight.cpu())
     assert torch.equal(loaded(data, map_location="cuda")["w"], weight)
     assert torch.equal(loaded(data, map_location="cuda", names=["row"])["row"], state["row"])
+
+
+@pytest.fixture
+def interrupted_at():
+    """A function that acts, is interrupted at the line of this number, and tells what came out.
+
+    Lines are counted in torch's Python code and in ours, once torch has begun to write.
+    """
+
+    def attempt(number, act):
+        left = number
+
+        def trace(frame, event, argument):
+            nonlocal left
+            within = frame.f_code.co_filename.endswith(("serialization.py", "saving.py"))
+            if (
+                within
+                and event == "line"
+                and frame.f_code.co_name in ("_save", "__exit__", "write")
+            ):
+                left -= 1
+                if left == 0:
+                    raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            act()
+        except BaseException as error:  # Whatever it is, it is what the test looks at.
+            return error
+        finally:
+            sys.settrace(before)
+        return None
+
+    return attempt
+
+
+def test_an_interrupt_surfaces_as_itself_at_whatever_line_of_a_save_it_comes(interrupted_at):
+    state = {"a": torch.ones(10)}
+
+    class Sink:
+        def write(self, data):
+            pass
+
+    number = 0
+    while error := interrupted_at(number := number + 1, lambda: tensors.save(state, Sink())):
+        assert isinstance(error, KeyboardInterrupt), f"line {number}: {error!r}"
+    assert number > 50
+
+
+def test_an_interrupt_that_is_being_handled_hides_no_error(saved):
+    weight = torch.ones(4)
+
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        with pytest.raises(UnsupportedError, match="torch cannot save the state"):
+            saved({"a": weight, "b": weight.view(torch.int32)})
