@@ -9,6 +9,7 @@ gpt/
 ├── sampling.py       from logits to the next token
 ├── weights.py        what a state dict says about the model that it belongs to
 ├── bundle.py         between a model and its checkpoints, in both directions
+├── others.py         what belongs to other writers, carried from load to save
 ├── data.py           text to batches, in an order that is part of the checkpoint
 ├── fit.py            the training loop, exact across a kill
 ├── checkpoint.py     CheckpointManager: resume, start from another model, or start fresh

@@ -11,14 +11,19 @@ __all__ = ["main"]
 
 @click.group(
     cls=LazyGroup,
+    invoke_without_command=True,
     modules={
         "train": "gpt.train",
         "generate": "gpt.generate",
         "inspect": "gpt.inspect_model",
     },
 )
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Train a small GPT, let it write, and look at its checkpoints."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import ckptstore
-from ckptstore import Checkpoint, NotFoundError, UnsupportedError
+from ckptstore import Checkpoint, CorruptionError, NotFoundError, UnsupportedError
 from gpt.config import usable_device
+from gpt.others import load_states, other_fields, parted
 from gpt.vocabulary import Vocabulary
 from gpt.weights import check_names, config_for, without_masks
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from gpt.model import GPT
 
 __all__ = [
+    "carry",
+    "contradiction",
     "load",
     "load_legacy",
     "load_model",
-    "load_states",
-    "other_fields",
     "save_bundle",
     "save_weights",
 ]
@@ -32,7 +32,6 @@ __all__ = [
 Location = str | os.PathLike[str]
 Loaded = tuple["GPT", "dict[str, Any] | None", "int | None", "dict[str, Any] | None"]
 _ALIGNMENT = 64
-_ROOM = 800  # bytes of 1,024; the rest is for step and file names
 
 
 def load_model(
@@ -56,19 +55,33 @@ def load_model(
     import torch
 
     names = _names(checkpoint)
-    shapes = {name: info.shape for name, info in without_masks(checkpoint.tensors()).items()}
-    config = config_for(checkpoint.config, shapes, **names).with_values(**(changes or {}))
+    said = f"{checkpoint.location}: {names['config_name']}"
+    weights_name = names["weights_name"]
+    config = config_for(
+        checkpoint.config, _shapes(checkpoint), config_name=said, weights_name=weights_name
+    ).with_values(**(changes or {}))
     device = usable_device(config.device) if map_location is None else map_location
     with torch.device("meta"):  # names and shapes only: the values come from the checkpoint
         model = kind(config)
     state = without_masks(checkpoint.load_model(map_location=device))
-    check_names(state, model.state_dict(), weights_name=names["weights_name"])
+    check_names(state, model.state_dict(), weights_name=weights_name)
     model.load_state_dict(_owned(state), assign=True)
     model.vocabulary = Vocabulary(
         config.vocab_size, checkpoint.tokenizer_state, checkpoint.load_tokenizer
     )
     model.training_state = other_fields(checkpoint)
     return model
+
+
+def contradiction(checkpoint: Checkpoint) -> str | None:
+    """Return in what config and weights do not belong together, or None; needs no torch."""
+    # A device of its own, because the default asks torch.
+    said = {"device": "cpu", **(checkpoint.config or {})}
+    try:
+        config_for(said, _shapes(checkpoint), **_names(checkpoint))
+    except CorruptionError as error:
+        return str(error)
+    return None
 
 
 def load(kind: type[GPT], location: Location, map_location: Any = None) -> Loaded:
@@ -87,22 +100,16 @@ def load_legacy(kind: type[GPT], path: Location, map_location: Any = None) -> Lo
     return _load(kind, checkpoint, map_location)
 
 
-def load_states(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the further states of a checkpoint by name; absent files are left out, and said."""
-    states = {}
-    for name in checkpoint.states():
-        try:
-            states[name] = checkpoint.load_state(name)
-        except NotFoundError as error:
-            warnings.warn(f"going on without the state {name!r}: {error}", stacklevel=3)
-    return states
+def carry(model: GPT, checkpoint: Checkpoint) -> None:
+    """Let a model carry the further states of its checkpoint, to be written back at each save.
 
+    Its random states wait for `fit`, where they are of a known step.
+    """
+    from gpt.fit import Pending
 
-def other_fields(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the fields of the training state that are neither the step nor a file's name."""
-    ours = {"step", "optimizer_file", *(f"{name}_file" for name in checkpoint.states())}
-    fields = checkpoint.training_state or {}
-    return {name: value for name, value in fields.items() if name not in ours}
+    states = load_states(checkpoint)
+    model.pending = Pending.taken_from(states, checkpoint.step)
+    model.states = states
 
 
 def save_weights(model: GPT, location: Location) -> None:
@@ -112,15 +119,22 @@ def save_weights(model: GPT, location: Location) -> None:
     except NotFoundError:
         ckptstore.save(location, model=model)
         return
+    optimizer = _optimizer_if_there(there)
+    fields, states = parted(
+        other_fields(there),
+        load_states(there),
+        step=there.step,
+        has_optimizer=optimizer is not None,
+    )
     ckptstore.save(
         location,
         model=model,
         config=there.config,
         tokenizer=there.tokenizer_state,
-        optimizer=_optimizer_if_there(there),
+        optimizer=optimizer,
         step=there.step,
-        state=load_states(there) or None,
-        training_state=_fitting(other_fields(there)),
+        state=states,
+        training_state=fields,
     )
 
 
@@ -140,10 +154,17 @@ def save_bundle(
         location: any.
         step: finished optimizer steps.
         optimizer: the optimizer or its state dict.
-        states: further states by name.
+        states: further states by name, beside those that the model carries.
         metrics: what was measured.
     """
-    model.training_state = _fitting(model.training_state)
+    own = dict(states or {})
+    model.training_state, model.states = parted(
+        model.training_state,
+        model.states,
+        step=step,
+        has_optimizer=optimizer is not None,
+        own=own,
+    )
     ckptstore.save(
         location,
         model=model,
@@ -151,34 +172,15 @@ def save_bundle(
         tokenizer=model.vocabulary.known,
         optimizer=optimizer,
         step=step,
-        state=states,
+        state={**model.states, **own},
         training_state=model.training_state,
         metrics=metrics,
     )
 
 
-def _fitting(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that training_state.json has room for; what is left out is said.
-
-    Other writers have put whole configs there, and a bundle keeps that file under 1 KB: better
-    to lose a copy of their settings than to be unable to save what was trained since.
-    """
-    fitting = dict(fields)
-    while len(json.dumps(fitting, indent=2)) > _ROOM:
-        largest = max(fitting, key=lambda name: len(json.dumps(fitting[name], indent=2)))
-        del fitting[largest]
-        warnings.warn(
-            f"leaving {largest!r} out of training_state.json, which is to stay under 1 KB",
-            stacklevel=4,
-        )
-    return fitting
-
-
 def _load(kind: type[GPT], checkpoint: Checkpoint, map_location: Any) -> Loaded:
-    from gpt.fit import Pending
-
     model = load_model(kind, checkpoint, map_location=map_location)
-    model.pending = Pending.of(checkpoint)
+    carry(model, checkpoint)
     optimizer = _optimizer_if_there(checkpoint)
     return model, checkpoint.tokenizer_state, checkpoint.step, optimizer
 
@@ -194,11 +196,12 @@ def _optimizer_if_there(checkpoint: Checkpoint) -> dict[str, Any] | None:
 def _names(checkpoint: Checkpoint) -> dict[str, str]:
     """Return what holds config and weights, for errors."""
     if checkpoint.format == "bundle":
-        return {
-            "config_name": f"{checkpoint.location}: config.json",
-            "weights_name": "model.pt",
-        }
-    return {"config_name": f"{checkpoint.location}: its config", "weights_name": "its state dict"}
+        return {"config_name": "config.json", "weights_name": "model.pt"}
+    return {"config_name": "its config", "weights_name": "its state dict"}
+
+
+def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    return {name: info.shape for name, info in without_masks(checkpoint.tensors()).items()}
 
 
 def _owned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

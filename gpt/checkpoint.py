@@ -9,7 +9,8 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import ckptstore
-from ckptstore import Checkpoint, CorruptionError, NotFoundError, plugins
+from ckptstore import Checkpoint, ConflictError, CorruptionError, NotFoundError, plugins
+from gpt import bundle
 from gpt.config import GPTConfig, usable_device
 
 if TYPE_CHECKING:  # inspecting needs this module, and no torch
@@ -70,7 +71,7 @@ class CheckpointManager:
         *,
         map_location: Any = None,
     ) -> GPT:
-        """Return the model in eval mode; optimizer and training state need not be there.
+        """Return the model in eval mode; optimizer and further states are not read.
 
         Args:
             model_name: as for the manager.
@@ -84,7 +85,6 @@ class CheckpointManager:
         """
         manager = cls(model_name, base_dir)
         checkpoint = manager.open(legacy_filename)
-        from gpt import bundle
         from gpt.model import GPT
 
         return bundle.load_model(GPT, checkpoint, map_location=map_location).eval()
@@ -129,15 +129,15 @@ class CheckpointManager:
             NotFoundError: the checkpoint names an optimizer that is absent, or there is no model
                 of the name ``init_from_model``.
             CorruptionError: the optimizer state does not fit; the message says what differs.
+            ConflictError: a history is there, into which no training saves.
         """
+        self._check_single()
         checkpoint = self._there()
         if checkpoint is not None:
+            _say_if_ignored(init_from_model, checkpoint)
             model = self._model_of(checkpoint, config, taken_on_resume, tokenization, input_text)
             step, state = _training_of(checkpoint, fresh_optimizer)
-            if step:
-                from gpt.fit import Pending
-
-                model.pending = Pending.of(checkpoint)
+            bundle.carry(model, checkpoint)
             return model, _optimizer(model, learning_rate, state, checkpoint), step
         if init_from_model is None:
             model = _fresh(config, tokenization or "char", input_text)
@@ -160,6 +160,18 @@ class CheckpointManager:
             ckptstore.Store(self.checkpoint_dir).steps()
             return None
 
+    def _check_single(self) -> None:
+        """Refuse a history now, and not hours later at the first save."""
+        store = ckptstore.Store(self.checkpoint_dir)
+        steps = store.steps()
+        if steps and not store.generations():
+            raise ConflictError(
+                f"{store.location} holds a history (its last step is {steps[-1]}), and this "
+                "training saves a single checkpoint; to go on from its weights, choose another "
+                f"model name and --init_from_model {self.model_name} "
+                f"(init_from_model={self.model_name!r})"
+            )
+
     def _model_of(
         self,
         checkpoint: Checkpoint,
@@ -168,7 +180,6 @@ class CheckpointManager:
         tokenization: str | None,
         text: str,
     ) -> GPT:
-        from gpt import bundle
         from gpt.model import GPT
 
         changes = {name: getattr(config, name) for name in taken}
@@ -178,6 +189,15 @@ class CheckpointManager:
         model = bundle.load_model(GPT, checkpoint, changes=changes)
         _match_tokenizer(model, tokenization, text, checkpoint.location)
         return model
+
+
+def _say_if_ignored(init_from_model: str | None, checkpoint: Checkpoint) -> None:
+    if init_from_model is not None:
+        warnings.warn(
+            f"resuming {checkpoint.location}, which is there already; not starting from "
+            f"{init_from_model!r}",
+            stacklevel=3,
+        )
 
 
 def _training_of(

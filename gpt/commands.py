@@ -1,18 +1,22 @@
 """What the commands have in common: errors, warnings and exit codes.
 
-| what was raised          | stderr                    | exit code         |
-|--------------------------|---------------------------|-------------------|
-| a `CkptstoreError`       | ``error: <message>``      | its ``exit_code`` |
-| a `ValueError`           | ``error: <message>``      | 2                 |
-| a usage error of click's | ``error: …; see … --help``| 2                 |
-| another `OSError`        | ``error: <file>: <why>``  | 1                 |
-| an interrupt             | ``interrupted``           | 130               |
+| what was raised          | stderr                      | exit code         |
+|--------------------------|-----------------------------|-------------------|
+| a `CkptstoreError`       | ``error: <message>``        | its ``exit_code`` |
+| a `ValueError`           | ``error: <message>``        | 2                 |
+| a usage error of click's | ``error: … (see … --help)`` | 2                 |
+| another `OSError`        | ``error: <file>: <why>``    | 1                 |
+| an interrupt             | ``interrupted``             | 130               |
+
+Warnings, and what ckptstore logs from the level of a warning on, are ``warning: …`` lines.
 """
 
 from __future__ import annotations
 
 import errno
 import importlib
+import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +26,12 @@ import click
 
 from ckptstore.errors import CkptstoreError
 
-__all__ = ["Command", "LazyGroup", "base_dir", "legacy_checkpoint", "model_name"]
+__all__ = ["SEED", "Command", "LazyGroup", "base_dir", "legacy_checkpoint", "model_name"]
+
+SEED = click.IntRange(-(2**63), 2**64 - 1)  # what torch takes
 
 _INTERRUPTED = 130
+_LOGGER = "ckptstore"
 
 model_name = click.option("--model_name", required=True, metavar="NAME", help="Which model.")
 base_dir = click.option(
@@ -63,7 +70,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        with _mapped(), warnings.catch_warnings():
+        with _mapped(), _log_shown(), warnings.catch_warnings():
             # Ours are messages for people, and each is one, whatever else filters are for.
             warnings.filterwarnings("always", category=UserWarning)
             # torch says so wherever numpy is not installed, which nothing here needs.
@@ -108,9 +115,7 @@ def _mapped() -> Iterator[None]:
     try:
         yield
     except click.UsageError as error:
-        message = error.format_message().rstrip(".")
-        help_of = f"; see {error.ctx.command_path} --help" if error.ctx else ""
-        raise Refusal(f"error: {message[:1].lower()}{message[1:]}{help_of}", 2) from error
+        raise Refusal(f"error: {_usage_line(error)}", 2) from error
     except CkptstoreError as error:
         raise Refusal(f"error: {_line(error)}", error.exit_code) from error
     except ValueError as error:
@@ -129,5 +134,35 @@ def _line(error: BaseException) -> str:
     return "; ".join(line.strip() for line in str(error).splitlines()) or repr(error)
 
 
+def _usage_line(error: click.UsageError) -> str:
+    message = error.format_message().rstrip(".")
+    hint = getattr(error, "possibilities", None)
+    if hint:  # click's own wording of it has a full stop and brackets of its own
+        near = " or ".join(map(repr, sorted(hint)))
+        message = f"{error.message.rstrip('.')}; did you mean {near}?"
+    help_of = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+    return f"{message[:1].lower()}{message[1:]}{help_of}"
+
+
+@contextmanager
+def _log_shown() -> Iterator[None]:
+    """Show the warnings in ckptstore's log as ours, while a command runs."""
+    handler = _Handler(logging.WARNING)
+    logger = logging.getLogger(_LOGGER)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _show_warning(record.getMessage())
+
+
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"warning: {message}", err=True)
+    for line in str(message).splitlines():
+        # On a terminal the bar of a training may stand on this line.
+        start = "\r\x1b[2K" if sys.stderr.isatty() else ""
+        click.echo(f"{start}warning: {line}", err=True)

@@ -12,6 +12,7 @@ Rules, so that a run that was killed ends as one that was not (G8):
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
@@ -25,13 +26,13 @@ import torch
 from gpt import bundle
 
 if TYPE_CHECKING:
-    from ckptstore import Checkpoint
     from gpt.data import GPTDataLoader
     from gpt.model import GPT
 
 __all__ = ["Pending", "estimate_loss", "fit"]
 
 _EVALUATION_SEED = 20_240_229
+_RNG = "rng"
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,22 @@ class Pending:
     rng: dict[str, Any]
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Pending | None:
-        """Return those of a checkpoint, or None where it has none (an older one)."""
-        if checkpoint.step is None or "rng" not in checkpoint.states():
+    def taken_from(cls, states: dict[str, Any], step: int | None) -> Pending | None:
+        """Take those of ours out of a checkpoint's states; None where there are none.
+
+        Args:
+            states: by name; a state ``rng`` of another writer stays there.
+            step: of the checkpoint.
+        """
+        rng = states.get(_RNG)
+        if not isinstance(rng, dict) or not rng.keys() >= {"torch", "cuda", "data"}:
             return None
-        rng = bundle.load_states(checkpoint).get("rng")
-        return None if rng is None else cls(checkpoint.step, rng)
+        del states[_RNG]
+        return None if step is None else cls(step, rng)
+
+    def states_at(self, step: int | None) -> dict[str, Any]:
+        """Return these as a state to be saved, where they belong to this step."""
+        return {_RNG: self.rng} if self.step == step else {}
 
 
 def fit(
@@ -89,6 +100,7 @@ def fit(
     """
     _check_counts(eval_interval=eval_interval, eval_iters=eval_iters)
     losses: dict[str, float] = {}
+    diverged = False
     if start_step >= max_iters:
         return losses
     model.train()
@@ -102,6 +114,7 @@ def fit(
             if checkpoint_dir is not None:
                 _save(model, checkpoint_dir, step, optimizer, data_loader, losses)
             progress.report(step, losses, saved=checkpoint_dir is not None)
+            diverged = diverged or _has_diverged(losses)
     return losses
 
 
@@ -134,6 +147,18 @@ def _check_counts(**counts: int) -> None:
             raise ValueError(f"{name} is {value}, not a whole number from 1 on")
 
 
+def _has_diverged(losses: dict[str, float]) -> bool:
+    """Return whether a loss is no finite number, and say so."""
+    if all(map(math.isfinite, losses.values())):
+        return False
+    warnings.warn(
+        "the loss is no finite number: the training has diverged; "
+        "begin again with a smaller learning rate",
+        stacklevel=3,
+    )
+    return True
+
+
 def _train_step(
     model: GPT, data_loader: GPTDataLoader, optimizer: torch.optim.Optimizer
 ) -> torch.Tensor:
@@ -158,8 +183,9 @@ def _save(
         checkpoint_dir,
         step=step,
         optimizer=optimizer,
-        states={"rng": _rng_state(data_loader)},
-        metrics={f"{split}_loss": loss for split, loss in losses.items()},
+        states={_RNG: _rng_state(data_loader)},
+        # The line of the evaluation shows a loss that is no number; JSON cannot.
+        metrics={f"{name}_loss": loss for name, loss in losses.items() if math.isfinite(loss)},
     )
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from gpt.commands import Command, base_dir, legacy_checkpoint, model_name
+from ckptstore.errors import CorruptionError
+from gpt.commands import SEED, Command, base_dir, legacy_checkpoint, model_name
+
+if TYPE_CHECKING:
+    from gpt.model import GPT
 
 __all__ = ["main"]
 
@@ -13,7 +19,12 @@ __all__ = ["main"]
 @model_name
 @base_dir
 @legacy_checkpoint
-@click.option("--prompt", required=True, metavar="TEXT", help="What to go on from.")
+@click.option(
+    "--prompt",
+    metavar="TEXT",
+    show_default="a line break, or the first of the vocabulary",
+    help="What to go on from.",
+)
 @click.option("--max_new_tokens", type=int, default=200, show_default=True, metavar="N")
 @click.option(
     "--temperature",
@@ -26,7 +37,7 @@ __all__ = ["main"]
 @click.option(
     "--top_p", type=float, metavar="P", help="Draw from the likeliest that together reach P."
 )
-@click.option("--seed", type=int, metavar="N", help="The same seed writes the same text.")
+@click.option("--seed", type=SEED, metavar="N", help="The same seed writes the same text.")
 @click.option("--device", metavar="NAME", help="Where to compute; the checkpoint's by default.")
 @click.option(
     "--tokenization", metavar="KIND", help="The tokenizer of a checkpoint that records none."
@@ -35,7 +46,7 @@ def main(
     model_name: str,
     base_dir: str,
     legacy_checkpoint: str | None,
-    prompt: str,
+    prompt: str | None,
     max_new_tokens: int,
     temperature: float,
     top_k: int | None,
@@ -45,7 +56,6 @@ def main(
     tokenization: str | None,
 ) -> None:
     """Print a prompt and what a model writes after it."""
-    from ckptstore import plugins
     from gpt.checkpoint import CheckpointManager
     from gpt.config import usable_device
 
@@ -56,10 +66,12 @@ def main(
         map_location=None if device is None else usable_device(device),
     )
     if tokenization is not None and model.token_kind is None:
-        model.tokenizer = plugins.load_tokenizer({"token_kind": tokenization})
+        manager = CheckpointManager(model_name, base_dir)
+        where = manager.get_path(legacy_checkpoint) if legacy_checkpoint else manager.checkpoint_dir
+        _use_kind(model, tokenization, where)
     click.echo(
         model.generate(
-            prompt,
+            _first_text(model) if prompt is None else prompt,
             max_new_tokens,
             temperature=temperature,
             top_k=top_k,
@@ -67,6 +79,30 @@ def main(
             seed=seed,
         )
     )
+
+
+def _use_kind(model: GPT, kind: str, where: str) -> None:
+    """Give a model the tokenizer that its kind alone says."""
+    from ckptstore import plugins
+
+    try:
+        model.tokenizer = plugins.load_tokenizer({"token_kind": kind})
+    except CorruptionError as error:
+        needed = "the characters" if kind == "char" else "more than its name"
+        raise ValueError(
+            f"the tokenizer kind {kind!r} needs {needed}, which {where} does not record; "
+            f"train it for a step with --tokenization {kind} and the text of its training, "
+            "which records that"
+        ) from error
+
+
+def _first_text(model: GPT) -> str:
+    """Return what a model goes on from where nobody says: a line break, or id 0."""
+    try:
+        ids = model.encode("\n")
+    except ValueError:
+        ids = []
+    return "\n" if ids else model.decode([0])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ckptstore.errors import CorruptionError
 from gpt.commands import Command, base_dir, legacy_checkpoint, model_name
 
 if TYPE_CHECKING:
@@ -23,13 +24,18 @@ _SHOWN = 5
 @base_dir
 @legacy_checkpoint
 def main(model_name: str, base_dir: str, legacy_checkpoint: str | None) -> None:
-    """Print format, config, tokenizer, training state and tensors of a checkpoint."""
+    """Print format, config, tokenizer, training state and tensors of a checkpoint.
+
+    Ends with exit code 4 where config and weights contradict each other.
+    """
+    from gpt import bundle
     from gpt.checkpoint import CheckpointManager
 
     checkpoint = CheckpointManager(model_name, base_dir).open(legacy_checkpoint)
+    wrong = bundle.contradiction(checkpoint)
     sections = {
         "FORMAT": _format(checkpoint),
-        "CONFIG": _config(checkpoint),
+        "CONFIG": _config(checkpoint, wrong),
         "TOKENIZER": _tokenizer(checkpoint),
         "TRAINING STATE": _training_state(checkpoint),
         "WEIGHTS": _weights(checkpoint),
@@ -37,6 +43,8 @@ def main(model_name: str, base_dir: str, legacy_checkpoint: str | None) -> None:
     click.echo(
         "\n\n".join("\n".join((f"=== {title} ===", *body)) for title, body in sections.items())
     )
+    if wrong is not None:
+        click.get_current_context().exit(CorruptionError.exit_code)
 
 
 def _format(checkpoint: Checkpoint) -> Iterator[str]:
@@ -51,11 +59,13 @@ def _format(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"Edited by hand: {', '.join(checkpoint.edited)}"
 
 
-def _config(checkpoint: Checkpoint) -> Iterator[str]:
+def _config(checkpoint: Checkpoint, wrong: str | None) -> Iterator[str]:
     if checkpoint.config is None:
         yield "No config recorded"
     else:
         yield ", ".join(f"{name}:{value}" for name, value in checkpoint.config.items())
+    if wrong is not None:
+        yield f"Contradiction: {wrong}"
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Iterator[str]:

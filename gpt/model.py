@@ -42,6 +42,7 @@ class GPT(nn.Module):
     Attributes:
         vocabulary: the tokenizer, made or still to be made.
         training_state: fields of training_state.json that belong to others; written back.
+        states: further states that belong to others, by name; written back.
         pending: random and data states that `fit` continues from; None but after loading.
 
     Raises:
@@ -59,6 +60,7 @@ class GPT(nn.Module):
         config.check()
         self.config = config
         self.training_state: dict[str, Any] = {}
+        self.states: dict[str, Any] = {}
         self.pending: fit.Pending | None = None
         self.vocabulary = Vocabulary.of(config.vocab_size, tokenizer, token_kind)
 
@@ -274,12 +276,21 @@ class GPT(nn.Module):
     ) -> None:
         """Save the whole checkpoint: weights, config, tokenizer, and the training where given.
 
+        Further states and fields that the model was loaded with are written back, its random
+        states where the step is still theirs.
+
         Args:
             checkpoint_dir: any location.
             step: finished optimizer steps.
             optimizer_state: what the optimizer's ``state_dict`` returned.
         """
-        bundle.save_bundle(self, checkpoint_dir, step=step, optimizer=optimizer_state)
+        bundle.save_bundle(
+            self,
+            checkpoint_dir,
+            step=step,
+            optimizer=optimizer_state,
+            states=self.pending.states_at(step) if self.pending else None,
+        )
 
     @classmethod
     def load(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt.commands import Command, base_dir, model_name
+from gpt.commands import SEED, Command, base_dir, model_name
 
 if TYPE_CHECKING:
     from gpt.config import GPTConfig
@@ -97,7 +98,7 @@ def _config_options(command: Any) -> Any:
     metavar="X",
     help="A new model's default is 3e-4; an old one goes on with its own.",
 )
-@click.option("--seed", type=int, metavar="N", help="The same seed trains the same new model.")
+@click.option("--seed", type=SEED, metavar="N", help="The same seed trains the same new model.")
 @click.option(
     "--fresh_optimizer", is_flag=True, help="On resume, leave the optimizer's state aside."
 )
@@ -126,13 +127,19 @@ def main(
     from gpt.checkpoint import TAKEN_ON_RESUME, CheckpointManager
 
     given = {name: value for name, value in fields.items() if value is not None}
-    config = _config(config_file, given)
+    filed = _values(config_file)
+    asked = {**filed, **given}
     if seed is not None:
         torch.manual_seed(seed)
     text = _text(input_file)
     manager = CheckpointManager(model_name, base_dir)
+    there = manager.exists()
+    if there or init_from_model is not None:
+        # Only what is used is checked: the rest is the checkpoint's.
+        filed = {} if there else _only(TAKEN_ON_RESUME, filed)
+        given = _only(TAKEN_ON_RESUME, given)
     model, optimizer, start_step = manager.initialize_for_training(
-        config,
+        _config(filed, given),
         tokenization,
         text,
         learning_rate,
@@ -140,7 +147,7 @@ def main(
         fresh_optimizer=fresh_optimizer,
         taken_on_resume=[name for name in TAKEN_ON_RESUME if name in given],
     )
-    _say_what_begins(model, config, given, config_file, manager.checkpoint_dir, start_step)
+    _say_what_begins(model, asked, config_file, manager.checkpoint_dir, start_step)
     model.fit(
         _loader(model, text),
         optimizer,
@@ -151,7 +158,10 @@ def main(
         start_step=start_step,
     )
     done = max(start_step, max_iters)
-    click.echo(f"step {done} is finished; the checkpoint is in {manager.checkpoint_dir}")
+    if done or there:
+        click.echo(f"step {done} is finished; the checkpoint is in {manager.checkpoint_dir}")
+    else:
+        click.echo("nothing to do with --max_iters 0: nothing was trained, and nothing saved")
 
 
 def _loader(model: GPT, text: str) -> GPTDataLoader:
@@ -162,18 +172,29 @@ def _loader(model: GPT, text: str) -> GPTDataLoader:
     return loader
 
 
-def _config(config_file: Path | None, given: dict[str, Any]) -> GPTConfig:
+def _config(filed: dict[str, Any], given: dict[str, Any]) -> GPTConfig:
+    """Return the config of a file's fields in their order, and of options, which win."""
     from gpt.config import GPTConfig
 
-    values: Any = {}
-    if config_file is not None:
-        try:
-            values = json.loads(config_file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{config_file} is not JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"{config_file} holds no JSON object but {type(values).__name__}")
-    return GPTConfig.from_dict(values).with_values(**given)
+    config = GPTConfig.from_dict({name: given.get(name, value) for name, value in filed.items()})
+    return config.with_values(**given)
+
+
+def _only(names: Collection[str], values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in names}
+
+
+def _values(config_file: Path | None) -> dict[str, Any]:
+    """Return the fields of a file, not yet checked."""
+    if config_file is None:
+        return {}
+    try:
+        values = json.loads(config_file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{config_file} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{config_file} holds no JSON object but {type(values).__name__}")
+    return values
 
 
 def _text(input_file: Path) -> str:
@@ -185,21 +206,20 @@ def _text(input_file: Path) -> str:
 
 def _say_what_begins(
     model: GPT,
-    config: GPTConfig,
-    given: dict[str, Any],
+    asked: dict[str, Any],
     config_file: Path | None,
     where: str,
     start_step: int,
 ) -> None:
-    asked = given if config_file is None else config.to_dict()
     for name in ("block_size", "n_embd", "n_head", "n_layer", "bias"):
         there = getattr(model.config, name)
         if name in asked and asked[name] != there:
             click.echo(f"{name} stays {there}, as in the checkpoint, not {asked[name]}", err=True)
-    if config_file is not None and config.vocab_size != model.config.vocab_size:
+    vocab_size = asked.get("vocab_size", model.config.vocab_size)
+    if vocab_size != model.config.vocab_size:
         click.echo(
             f"vocab_size is {model.config.vocab_size} for the {model.token_kind!r} tokenizer, "
-            f"not {config.vocab_size} as in {config_file}",
+            f"not {vocab_size} as in {config_file}",
             err=True,
         )
     parameters = sum(parameter.numel() for parameter in model.parameters())

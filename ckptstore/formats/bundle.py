@@ -183,7 +183,7 @@ class _BundleReader(Reader):
             file = plain_name(value, TRAINING)
         except UnsafeError:
             return False
-        return file in self._names or file.endswith(".pt")
+        return file.endswith(".pt") and file not in (MODEL, OPTIMIZER)
 
     def _load(self, name: str, map_location: Any, names: Sequence[str] | None = None) -> Any:
         from ckptstore import tensors

@@ -163,7 +163,10 @@ def _contents(origin: Checkpoint) -> Contents:
     while len(dump_json(fields)) > _MOST_FIELDS:
         # Other programs put whole configs there; as a state of its own nothing of it is lost.
         largest = max(fields, key=lambda name: len(dump_json(fields[name])))
-        states.setdefault(largest, fields.pop(largest))
+        free = largest
+        while free in states:
+            free += "_"
+        states[free] = fields.pop(largest)
     return Contents(
         model=origin.load_model(),
         config=origin.config,

@@ -297,3 +297,11 @@ def test_the_index_needs_no_second_look_at_other_files(folder):
     assert opened == []
     assert reader.tensors()["w"].shape == (3,)
     assert isinstance(plain("model.pt"), io.BytesIO)
+
+
+def test_a_field_that_names_another_of_our_files_is_no_state(folder):
+    fields = {"config_file": "config.json", "model_file": "model.pt", "vocab_file": "vocab.txt"}
+    reader = read(folder({"model.pt": WEIGHTS, "config.json": {}, "training_state.json": fields}))
+
+    assert reader.states() == ()
+    assert reader.training_state == fields

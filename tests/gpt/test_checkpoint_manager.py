@@ -155,9 +155,10 @@ def test_resuming_wins_over_starting_from_another_model(
     trained("dante")
     mine = trained("mine", steps=1)
 
-    model, _, step = CheckpointManager("mine").initialize_for_training(
-        make_config(), "char", text, init_from_model="dante"
-    )
+    with pytest.warns(UserWarning, match="resuming .*mine, .* not starting from 'dante'"):
+        model, _, step = CheckpointManager("mine").initialize_for_training(
+            make_config(), "char", text, init_from_model="dante"
+        )
 
     assert step == 1
     assert _same(model, mine)

@@ -172,6 +172,67 @@ def test_an_optimizer_that_is_absent_asks_for_fresh_optimizer(train: Run, dante:
     assert train("--max_iters", 4, "--fresh_optimizer").exit_code == 0
 
 
+def test_on_resume_only_what_is_used_is_checked(run: Run, dante: Path) -> None:
+    options = ["train", *QUICK, "--max_iters", 4, "--n_embd", 16]
+
+    resumed = run(*options, "--model_name", "dante")
+    begun = run(*options, "--model_name", "new", "--init_from_model", "dante", "--n_layer", 9)
+
+    assert (resumed.exit_code, resumed.stderr) == (0, "")
+    assert begun.exit_code == 0, begun.output
+    assert begun.stderr == "n_layer stays 1, as in the checkpoint, not 9\n"
+    _refused(run(*options, "--model_name", "dante", "--dropout", 2), 2, "dropout is 2")
+
+
+def test_a_history_is_refused_before_anything_is_trained(run: Run, train: Run) -> None:
+    with ckptstore.Store("checkpoints/dante", keep=ckptstore.Keep(last=2)) as store:
+        train("--model_name", "source", "--max_iters", 1)
+        source = ckptstore.open("checkpoints/source")
+        store.save(model=source.load_model(), config=source.config, step=1,
+                   tokenizer=source.tokenizer_state)  # fmt: skip
+
+    result = train("--max_iters", 3)
+
+    assert result.stdout == ""
+    _refused(result, 6, "checkpoints/dante holds a history", "--init_from_model dante")
+    begun = train("--model_name", "new", "--init_from_model", "dante", "--max_iters", 1)
+    assert begun.exit_code == 0, begun.output
+
+
+def test_no_step_on_a_new_model_is_nothing_to_do(train: Run) -> None:
+    result = train("--max_iters", 0)
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1].startswith("nothing to do with --max_iters 0")
+    assert not Path("checkpoints/dante").exists()
+
+
+def test_resuming_beside_init_from_model_is_said(train: Run, dante: Path) -> None:
+    train("--model_name", "mine", "--max_iters", 1)
+
+    result = train("--model_name", "mine", "--init_from_model", "dante", "--max_iters", 2)
+
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: resuming ")
+    assert result.stderr.endswith("not starting from 'dante'\n")
+    assert result.stderr.count("\n") == 1
+    assert "going on at step 1" in result.stdout
+
+
+def test_a_run_that_diverges_is_saved_and_says_so(run: Run, train: Run) -> None:
+    result = train("--max_iters", 6, "--eval_interval", 3, "--learning_rate", 1e12)
+
+    assert result.exit_code == 0, result.output
+    assert "step 6/6: train loss nan, val loss nan, saved" in result.stdout
+    assert result.stderr.splitlines() == [
+        "warning: the loss is no finite number: the training has diverged; begin again with a "
+        "smaller learning rate"
+    ]
+    checkpoint = ckptstore.open("checkpoints/dante")
+    assert (checkpoint.step, checkpoint.metrics) == (6, {})
+    _refused(run("generate", "--model_name", "dante"), 2, "weights hold infinities or NaN")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
     [
@@ -186,6 +247,8 @@ def test_an_optimizer_that_is_absent_asks_for_fresh_optimizer(train: Run, dante:
         (["--device", "graphics"], 2, "device is 'graphics'"),
         (["--max_iters", "many"], 2, "'many' is not a valid"),
         (["--learning_rate", 0], 2, "--learning_rate"),
+        (["--seed", 2**64], 2, "'--seed'"),
+        (["--bia"], 2, "no such option '--bia'; did you mean '--bias' or '--no-bias'? (see "),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(
@@ -240,7 +303,7 @@ def test_generating_where_no_tokenizer_is_recorded(
         (["--prompt", "Nel 7 €"], "'7' (U+0037), '€' (U+20AC)"),
         (["--prompt", "Nel", "--temperature", -1], "temperature is -1"),
         (["--prompt", "Nel", "--top_k", 0], "top_k is 0"),
-        ([], "missing option '--prompt'"),
+        (["--prompt", "Nel", "--seed", 2**64], "--seed"),
     ],
 )
 def test_what_cannot_be_generated_is_one_line(
@@ -298,7 +361,7 @@ def _more_characters(folder: Path) -> None:
         (_invalid_json, 4, "config.json"),
         (_other_layers, 4, "config.json says n_layer 8, model.pt holds 1"),
         (_unknown_kind, 1, "'klingon' is not installed"),
-        (_more_characters, 4, "has 100 ids"),
+        (_more_characters, 4, "another one than the model was trained on"),
     ],
 )
 def test_a_checkpoint_that_cannot_be_used_is_one_line(
@@ -307,6 +370,31 @@ def test_a_checkpoint_that_cannot_be_used_is_one_line(
     damage(dante)
 
     _refused(run("generate", "--model_name", "dante", "--prompt", "Nel"), code, part)
+
+
+@pytest.mark.parametrize(("text", "first"), [("ab\nc" * 20, "\n"), ("ba" * 40, "a")])
+def test_generating_without_a_prompt_begins_with_a_line_break_or_the_first_id(
+    run: Run, train: Run, text: str, first: str
+) -> None:
+    Path("text").write_text(text)
+    train("--input_file", "text", "--max_iters", 1)
+
+    result = run("generate", "--model_name", "dante", "--max_new_tokens", 5)
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(first)
+    assert len(result.stdout) == len(first) + 5 + 1
+
+
+def test_the_kind_char_alone_does_not_say_which_characters(
+    run: Run, legacy_file: Path, legacy: dict[str, Any]
+) -> None:
+    torch.save({**legacy, "tokenizer": None}, legacy_file)
+
+    result = run("generate", "--model_name", "dante", "--legacy_checkpoint", "latest.pt",
+                 "--tokenization", "char")  # fmt: skip
+
+    _refused(result, 2, "'char' needs the characters", "latest.pt does not record")
 
 
 # -- inspect ------------------------------------------------------------------------------
@@ -357,6 +445,61 @@ def test_inspecting_says_what_was_edited_and_what_is_missing(run: Run, dante: Pa
     assert "Edited by hand: config.json, tokenizer.json" in output
     assert "batch_size:99, " in output
     assert "vocab     : the tokenizer kind 'klingon' is not installed" in output
+
+
+def test_inspecting_says_where_config_and_weights_contradict_each_other(
+    run: Run, dante: Path
+) -> None:
+    _other_layers(dante)
+
+    result = run("inspect", "--model_name", "dante")
+
+    assert result.exit_code == 4
+    lines = result.stdout.splitlines()
+    sections = [lines.index(f"=== {title} ===") for title in ("FORMAT", "CONFIG", "TOKENIZER")]
+    assert "Edited by hand: config.json" in lines[sections[0] : sections[1]]
+    config = "\n".join(lines[sections[1] : sections[2]])
+    assert "n_layer:8" in config
+    assert "config.json says n_layer 8, model.pt holds 1" in config
+
+
+def test_inspecting_a_config_that_cannot_be_used_says_so(
+    run: Run, legacy_file: Path, legacy: dict[str, Any]
+) -> None:
+    torch.save({**legacy, "config": {**legacy["config"], "dropout": 7}}, legacy_file)
+
+    result = run("inspect", "--model_name", "dante")
+
+    assert result.exit_code == 4
+    assert "its config cannot be used: dropout is 7" in result.stdout
+
+
+# -- what is said beside the result -------------------------------------------------------
+
+
+def test_without_a_command_the_help_is_printed_and_the_exit_code_is_2(run: Run) -> None:
+    result = run()
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == run("--help").stdout
+    _refused(run("tran"), 2, "no such command 'tran' (see ")
+
+
+def test_warnings_in_the_log_of_the_store_are_warning_lines(train: Run, shell: Any) -> None:
+    options = [*QUICK, *SIZES, "--max_iters", 1, "--model_name", "dante"]
+    noisy = (
+        "import logging, gpt.checkpoint as c; from gpt.__main__ import main\n"
+        "class Manager(c.CheckpointManager):\n"
+        "    def exists(self):\n"
+        "        log = logging.getLogger('ckptstore.storage.s3')\n"
+        "        log.warning('no conditions in %s', 'b'); log.info('a step')\n"
+        "        return super().exists()\n"
+        "c.CheckpointManager = Manager; main()"
+    )
+
+    result = shell("-c", noisy, "train", *options)
+
+    assert (result.returncode, result.stderr) == (0, "warning: no conditions in b\n")
 
 
 # -- the processes ------------------------------------------------------------------------

@@ -136,6 +136,17 @@ def test_saving_just_the_weights_beside_a_legacy_file_carries_it_over(
     assert checkpoint.load_optimizer() is not None
 
 
+def test_the_documents_commands_generate_without_a_prompt(model: GPT, shell: Any) -> None:
+    shutil.copy(OLD_FILE, "checkpoints/dante/final.pt")
+    generate = ["-m", "gpt.generate", "--model_name", "dante", "--max_new_tokens", "4"]
+
+    for options in ([], ["--legacy_checkpoint", "final.pt"]):
+        result = shell(*generate, *options)
+
+        assert (result.returncode, result.stderr) == (0, "")
+        assert len(result.stdout) == len("\n") + 4 + len("\n")
+
+
 def test_load_for_inference_finds_either_format(model: GPT) -> None:
     shutil.copy(OLD_FILE, "checkpoints/dante/latest.pt")
 

@@ -91,18 +91,6 @@ def test_the_wrapper_of_later_writers_is_taken_off(
     assert written == {"step": 7, **fields}
 
 
-def test_settings_of_other_writers_that_have_no_room_are_said(
-    tmp_path: Path, legacy_file: Path
-) -> None:
-    model = GPT.load(legacy_file)[0]
-    model.training_state = {"small": 1, "training_config": {str(n): n for n in range(200)}}
-
-    with pytest.warns(UserWarning, match="leaving 'training_config' out of training_state.json"):
-        model.save_checkpoint_bundle(tmp_path / "new", step=7)
-
-    assert ckptstore.open(tmp_path / "new").training_state == {"step": 7, "small": 1}
-
-
 def test_weights_of_half_the_width_are_trained_in_float32(
     write: Write, legacy: dict[str, Any], reference: torch.Tensor
 ) -> None:
