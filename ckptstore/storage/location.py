@@ -17,6 +17,9 @@ __all__ = ["connect", "locate"]
 
 # One letter before a colon is a Windows drive, not a protocol.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
+_HALF_URL = re.compile(
+    r"(s3a?|gcs|gs|azure|az|abfss?|memory|https?|sftp|ftp):/(?!/)", re.IGNORECASE
+)
 _CHAIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(?:://[^:]*)?::")
 _CACHES = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 _LITERAL = frozenset({"file", "local", "memory", "s3", "s3a"})
@@ -106,6 +109,13 @@ def _split(location: str | os.PathLike[str]) -> tuple[str, str]:
         raise UnsupportedError(
             f"the location {without_secrets(text)!r} holds a character that no name can have; "
             "name another"
+        )
+    half = _HALF_URL.match(text)
+    if half:
+        raise UnsupportedError(
+            f"{without_secrets(text)!r} is neither a URL nor a likely path; write "
+            f"'{half[1]}://...', as str, for pathlib makes one slash of the two (a folder of this "
+            f"name is './{half[1]}:/...')"
         )
     if not isinstance(location, str):
         return "file", text

@@ -65,10 +65,10 @@ class TestPaths:
     def test_a_path_object_is_a_path_whatever_it_looks_like(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
 
-        connect(Path("s3:") / "bucket").create("a", b"1")
+        connect(Path("run:") / "bucket").create("a", b"1")
         connect(Path("x::y")).create("a", b"2")
 
-        assert (tmp_path / "s3:" / "bucket" / "a").read_bytes() == b"1"
+        assert (tmp_path / "run:" / "bucket" / "a").read_bytes() == b"1"
         assert (tmp_path / "x::y" / "a").read_bytes() == b"2"
 
     def test_colons_in_a_path_are_literal(self, tmp_path):
@@ -155,6 +155,14 @@ class TestRefused:
         assert "hunter2" not in str(caught.value)
 
         assert "hunter2" not in connect("ftp://me:hunter2@host/x").location
+
+
+@pytest.mark.parametrize("half", ["s3:/bucket/dante", "memory:/dante", Path("s3://bucket/dante")])
+def test_half_a_url_is_not_a_folder_of_that_name(half):
+    with pytest.raises(
+        UnsupportedError, match=r"is neither a URL nor a likely path; write '\w+://"
+    ):
+        connect(half)
 
 
 def test_a_general_filesystem_makes_no_bucket(tmp_path):
