@@ -14,6 +14,7 @@ from ckptstore.commit.layout import (
     generations,
     newest,
     newest_generation,
+    no_such_step,
     read_manifest,
     step_folder,
     steps,
@@ -26,7 +27,7 @@ from ckptstore.commit.remove import (
 )
 from ckptstore.commit.repair import adopt_view, repair
 from ckptstore.commit.save import save_generation, save_step
-from ckptstore.errors import CkptstoreError, NotFoundError
+from ckptstore.errors import CkptstoreError
 from ckptstore.formats.base import Contents
 from ckptstore.keep import Keep
 from ckptstore.saving import contents_of, index, numbers, save_of
@@ -206,10 +207,7 @@ class Store:
         self._background.wait()
         there = self.steps()
         if step not in there:
-            listed = ", ".join(map(str, there[-20:])) or "none"
-            raise NotFoundError(
-                f"no checkpoint at step {step} in {self.location}; committed steps: {listed}"
-            )
+            raise no_such_step(self._storage, step, there)
         later = [known for known in there if known > step]
         single = newest_generation(self._storage)
         if single is not None and (single.manifest.step or 0) > step:
@@ -235,8 +233,9 @@ class Store:
         self._background.wait()
         if step is None:
             return remove_everything(self._storage, dry_run=dry_run)
-        if step not in self.steps():
-            raise NotFoundError(f"no checkpoint at step {step} in {self.location}")
+        there = self.steps()
+        if step not in there:
+            raise no_such_step(self._storage, step, there)
         if not dry_run:
             remove_step(self._storage, step)
         return (step_folder(step),)

@@ -10,7 +10,7 @@ from ckptstore.commit.proved import open_plain, open_proved
 from ckptstore.errors import CkptstoreError, CorruptionError, NotFoundError, SupersededError
 from ckptstore.formats.base import Files
 from ckptstore.manifest import MANIFEST, Manifest
-from ckptstore.storage.base import Listing, Storage
+from ckptstore.storage.base import Listing, RangeReader, Storage
 
 __all__ = ["CommittedFiles", "PlainFiles", "read_text"]
 
@@ -136,7 +136,10 @@ class CommittedFiles(Files):
         except NotFoundError as error:
             raise self._absent(name) from error
         return cast(
-            BinaryIO, open_proved(reader, entry.digest, lambda found: self._fault(name, found))
+            BinaryIO,
+            open_proved(
+                _Pinned(reader, self, name), entry.digest, lambda found: self._fault(name, found)
+            ),
         )
 
     def stored_text(self, name: str) -> str:
@@ -184,3 +187,24 @@ class CommittedFiles(Files):
         if self.manifest.generation is not None and self.state.folder:
             cure += ", or adopt what is there with ckptstore doctor --adopt"
         return CorruptionError(f"{name} in {self.location} is damaged: {found}; {cure}")
+
+
+class _Pinned(RangeReader):
+    """Reads a file of a committed state, and tells a state that went meanwhile from damage."""
+
+    def __init__(self, reader: RangeReader, files: CommittedFiles, name: str) -> None:
+        self.size = reader.size
+        self._reader = reader
+        self._files = files
+        self._name = name
+
+    def readinto(self, start: int, target: memoryview) -> None:
+        try:
+            self._reader.readinto(start, target)
+        except NotFoundError as error:
+            raise self._files._absent(self._name) from error
+        except CorruptionError as error:
+            raise self._files._fault(self._name, "it became shorter while it was read") from error
+
+    def close(self) -> None:
+        self._reader.close()

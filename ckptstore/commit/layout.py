@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ckptstore.errors import ConflictError, CorruptionError, NotFoundError
@@ -21,6 +21,7 @@ __all__ = [
     "is_number",
     "newest",
     "newest_generation",
+    "no_such_step",
     "read_manifest",
     "step_folder",
     "step_named",
@@ -126,12 +127,19 @@ def step_named(storage: Storage, step: int) -> Committed | None:
     single = newest_generation(storage)
     if single is not None and single.manifest.step == step:
         return single
-    known = {*steps(storage), *([single.manifest.step] if single else [])} - {None}
+    known = set(steps(storage))
     if single is None and not known:
         return None
-    listed = ", ".join(map(str, sorted(number for number in known if number is not None)[-20:]))
-    raise NotFoundError(
-        f"no checkpoint at step {step} in {storage.location}; committed steps: {listed or 'none'}"
+    if single is not None and single.manifest.step is not None:
+        known.add(single.manifest.step)
+    raise no_such_step(storage, step, known)
+
+
+def no_such_step(storage: Storage, step: int, known: Collection[int]) -> NotFoundError:
+    """Return the error that names the steps that there are, the last of them."""
+    listed = ", ".join(map(str, sorted(known)[-20:])) or "none"
+    return NotFoundError(
+        f"no checkpoint at step {step} in {storage.location}; committed steps: {listed}"
     )
 
 

@@ -148,6 +148,18 @@ def test_a_pinned_state_that_is_gone_is_superseded_not_damaged(place, save_of):
         pinned.open("model.pt")
 
 
+def test_a_state_that_goes_while_it_is_read_is_superseded_or_stays_what_it_was(place, save_of):
+    pinned = CommittedFiles(place, save_generation(place, save_of("a")), edits={})
+    with pinned.open("model.pt") as file:
+        save_generation(place, save_of("b"))
+
+        # On local disk an open file stays readable; elsewhere it is gone, and said to be.
+        try:
+            assert file.read() == b"model.pt of a"
+        except SupersededError as error:
+            assert "generation 1 of" in str(error)  # noqa: PT017
+
+
 def test_a_flipped_byte_names_the_file_and_the_chunk(place, save_of):
     state = save_generation(place, save_of("a"))
     path = state.path(state.manifest.files["model.pt"].path)
