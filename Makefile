@@ -5,10 +5,13 @@
 #   make lint      ruff: rules and formatting        make types     mypy --strict
 #   make floors    imports go down the floors only   make plugins   the plugins' own tests
 #   make bench     checksums, and save and load against torch
+#   make fuzz      hostile bytes for every reader, SECONDS=600 in all
+#   make faults    kill, stop, cut off and race real saves: 1,000 kills on disk, 200 on each server
 #   make clean     remove .venv and what tools left behind; checkpoints stay
 
 PYTHON ?= python3
 WORKERS ?= auto
+SECONDS ?= 600
 
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
@@ -16,7 +19,7 @@ PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STATED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types floors plugins bench clean
+.PHONY: help demo test lint types floors plugins bench fuzz faults clean
 
 help:
 	@sed -n 's/^#   \{0,1\}//p' Makefile
@@ -47,6 +50,12 @@ bench: .venv/bench
 	$(BIN)/python -m benchmarks.checksums
 	$(BIN)/python -m benchmarks.save_load
 
+fuzz: .venv/fuzz
+	$(BIN)/python -m benchmarks.fuzz --seconds $(SECONDS)
+
+faults: .venv/test
+	$(BIN)/python -m benchmarks.faults
+
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -73,6 +82,11 @@ clean:
 .venv/lint: .venv/test
 	@echo "installing ruff, mypy and import-linter into .venv"
 	@$(INSTALL) -e '.[lint]'
+	@touch $@
+
+.venv/fuzz: .venv/demo
+	@echo "installing the fuzzer into .venv"
+	@$(INSTALL) -e '.[fuzz]'
 	@touch $@
 
 .venv/bench: .venv/demo

@@ -22,8 +22,9 @@ from ckptstore.errors import (
 from ckptstore.manifest import TensorInfo
 
 if TYPE_CHECKING:
-    from ckptstore.checkpoint import Checkpoint, open
+    from ckptstore.checkpoint import Checkpoint
     from ckptstore.hookspecs import hookimpl
+    from ckptstore.opening import open
     from ckptstore.store import Keep, Store, save
     from ckptstore.transfer import convert, sync
 
@@ -56,7 +57,7 @@ _HOMES = {
     "Store": "store",
     "convert": "transfer",
     "hookimpl": "hookspecs",
-    "open": "checkpoint",
+    "open": "opening",
     "save": "store",
     "sync": "transfer",
 }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401  (so that `_finish_at_exit` registers after it)
+import contextlib
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ckptstore.errors import CkptstoreError
 from ckptstore.formats.base import Contents
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ class _Asked(Future[Any]):
     """A future that knows whether anybody was told how it ended."""
 
     asked = False
+    reminded = False
 
     def result(self, timeout: float | None = None) -> Any:
         self.exception(timeout)
@@ -34,14 +39,21 @@ class _Asked(Future[Any]):
         self.asked = True
         return error
 
+    def remind(self) -> None:
+        """Log the failure once more, unless somebody knows of it."""
+        if not (self.asked or self.reminded):
+            self.reminded = True
+            log.warning("an earlier save in the background failed: %s", _said(super().exception()))
+
 
 class Background:
     """Runs one save at a time beside the training.
 
     Rules: the caller gets control back once everything was copied, so nothing that is saved can
     be torn by the next step; a second save waits for the first, so no queue grows; a save that
-    failed never stops training, and is raised by its future or else by `close`; a save under way
-    at the end of the process is finished first.
+    failed never stops training: it is logged as an error at once, and as a warning by the next
+    call, and it is raised by its future, or by `close` where nobody asked the future; a save
+    under way at the end of the process is finished first.
 
     Args:
         commit: writes and commits; called in the thread.
@@ -58,10 +70,12 @@ class Background:
         self.wait()
         staged = self._copy(contents)
         future = _Asked()
+        future.set_running_or_notify_cancel()  # Nobody can cancel what may be committing.
         # Not a daemon: the interpreter waits for it at its end.
         self._thread = threading.Thread(
             target=self._run, args=(future, staged, rest), name="ckptstore-save"
         )
+        _finish_at_exit(self._thread)
         self._thread.start()
         return future
 
@@ -71,27 +85,34 @@ class Background:
         self._copy(contents)
 
     def wait(self) -> None:
-        """Wait for the save that is under way; its failure is not raised here."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        """Wait for the save that is under way; failures nobody asked for are logged once more."""
+        self._join()
+        for future in self._failed:
+            future.remind()
 
     def close(self) -> None:
         """Wait, and raise the first failure that nobody was told of."""
-        self.wait()
+        self._join()
         untold = [future for future in self._failed if not future.asked]
         self._failed.clear()
         self._staging = None
         if untold:
             raise untold[0].exception()  # type: ignore[misc]
 
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
     def _run(self, future: _Asked, staged: Contents, rest: tuple[Any, ...]) -> None:
         try:
-            future.set_result(self._commit(staged, *rest))
+            result = self._commit(staged, *rest)
         except BaseException as error:
-            log.error("a save in the background failed: %s", error)
+            log.error("a save in the background failed: %s", _said(error))
             self._failed.append(future)
             future.set_exception(error)
+        else:
+            future.set_result(result)
 
     def _copy(self, contents: Contents) -> Contents:
         from ckptstore.tensors.staging import Staging
@@ -109,3 +130,35 @@ class Background:
             tokenizer_state=copy(contents.tokenizer_state),
             training_state=copy(contents.training_state),
         )
+
+
+_under_way: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+_lock = threading.Lock()
+_registered = False
+
+
+def _finish_at_exit(thread: threading.Thread) -> None:
+    """Have the interpreter wait for a thread before it takes apart what the thread works with.
+
+    It waits for threads that are no daemons anyhow, but closes all executors before: asyncio
+    opens connections in one, so that a save to S3 would fail.
+    """
+    global _registered
+    with _lock:
+        _under_way.add(thread)
+        if not _registered:
+            _registered = True
+            # Called in reverse order. Where Python lacks it, only local disk is safe at the end.
+            register = getattr(threading, "_register_atexit", None)
+            if register is not None:
+                register(_wait_for_all)
+
+
+def _wait_for_all() -> None:
+    for thread in list(_under_way):
+        with contextlib.suppress(RuntimeError):  # It was never started.
+            thread.join()
+
+
+def _said(error: BaseException | None) -> str:
+    return str(error) if isinstance(error, CkptstoreError) else repr(error)

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ckptstore import plugins, storage, verify
-from ckptstore.commit.edits import hand_edits
-from ckptstore.commit.files import CommittedFiles, PlainFiles, read_text
-from ckptstore.commit.layout import Committed, newest, read_manifest, step_named
-from ckptstore.errors import ConflictError, NotFoundError, SupersededError, UnsupportedError
+from ckptstore import plugins, verify
+from ckptstore.commit.files import CommittedFiles
+from ckptstore.errors import NotFoundError
 from ckptstore.formats.base import Files, Format, Reader
-from ckptstore.manifest import MANIFEST, TensorInfo
+from ckptstore.manifest import TensorInfo
 from ckptstore.progress import OnProgress
-from ckptstore.storage.base import Storage
 from ckptstore.tokenizers.base import Tokenizer
 
-__all__ = ["Checkpoint", "FileInfo", "open", "open_place", "open_state"]
-
-Location = str | os.PathLike[str]
-
-_TRIES = 5
-_LISTED = 8
+__all__ = ["Checkpoint", "FileInfo", "PassedOver"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +30,21 @@ class FileInfo:
     size: int
     sha256: str | None
     present: bool
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """A state that is newer than the one that was opened, and damaged.
+
+    Attributes:
+        called: ``step 1500``, or ``generation 3``.
+        step: its training step; None where nothing could say.
+        reason: what is wrong with it, a sentence for people.
+    """
+
+    called: str
+    step: int | None
+    reason: str
 
 
 class Checkpoint:
@@ -62,6 +68,7 @@ class Checkpoint:
         writer: the program that wrote it, or None.
         metrics: what was measured of the model.
         fingerprint: of the tokenizer's vocabulary, or None.
+        passed_over: the newer states that were found damaged, where `open` was to fall back.
     """
 
     def __init__(
@@ -84,6 +91,7 @@ class Checkpoint:
         self.fingerprint = manifest.fingerprint if manifest else None
         if self.step is None and manifest is not None:
             self.step = manifest.step
+        self.passed_over: tuple[PassedOver, ...] = ()
         self._files = files
         self._reader = reader
 
@@ -177,7 +185,9 @@ class Checkpoint:
     def restore(self, *, model: Any = None, optimizer: Any = None) -> None:
         """Load into an existing model and optimizer, in place.
 
-        Both are read and compared before either is changed.
+        Both are read, proved and compared before either is changed: after an error that is named
+        below, both are what they were. Where the device fails while the values are copied over
+        (it runs out of memory), the model may hold some of the new values; restore it again.
 
         Raises:
             NotFoundError: an optimizer was given, and the checkpoint has none.
@@ -195,10 +205,22 @@ class Checkpoint:
             )
         tensors.restore(model, weights, optimizer, moments, where=self.location)
 
-    def verify(self, *, progress: OnProgress | None = None) -> verify.Report:
+    def verify(
+        self,
+        *,
+        sample: float | None = None,
+        seed: int | None = None,
+        progress: OnProgress | None = None,
+    ) -> verify.Report:
         """Read every file and prove it: chunk checksums and SHA-256, or the zip's own CRCs.
 
+        Of a single checkpoint the view is proved too, apart from the state itself.
+
         Args:
+            sample: the share of each file's chunks to prove, above 0 and at most 1, chosen at
+                random, at least one of each file; the SHA-256 of whole files is then not proved.
+                All by default.
+            seed: chooses the same chunks as a run before; its report has the seed.
             progress: called with `Progress` events.
 
         Returns:
@@ -206,8 +228,10 @@ class Checkpoint:
 
         Raises:
             SupersededError: this state was replaced and removed.
+            UnsupportedError: the sample is no share.
         """
-        return verify.prove(self._files, self._reader.files(), progress)
+        part = None if sample is None else verify.Sample.of(sample, seed)
+        return verify.prove(self._files, self._reader.files(), progress, sample=part)
 
     # -- for ckptstore's own modules ----------------------------------------------------
 
@@ -220,113 +244,3 @@ class Checkpoint:
     def reader(self) -> Reader:
         """What the format made of the files, for `sync`."""
         return self._reader
-
-
-def open(
-    location: Location,
-    *,
-    step: int | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-) -> Checkpoint:
-    """Open the newest checkpoint of a location, with small reads only.
-
-    Guarantee: a whole committed state, the newest or the one that is asked for, whatever is
-    being saved meanwhile (G2); it stays that one (G7). No weights are read, torch is not
-    imported.
-
-    Args:
-        location: path or URL of a checkpoint, of a history, or of a single file of weights.
-        step: the training step of a history; the newest by default.
-        storage_options: what fsspec's filesystem takes.
-
-    Raises:
-        NotFoundError: nothing there is a checkpoint, or there is none of that step.
-        CorruptionError: a file that says what is there is malformed.
-        UnsafeError: reading what is there would run code, or lead outside the location.
-        UnsupportedError: it is of a format that is not installed.
-        ConflictError: a person replaced a file of weights in the view.
-        StorageError: the storage failed.
-    """
-    place, file = storage.locate(location, storage_options)
-    if file is not None:
-        files = PlainFiles(place, (file,), named=file)
-        return _read(files, step, location=f"{place.location}/{file}")
-    return open_place(place, step)
-
-
-def open_place(place: Storage, step: int | None) -> Checkpoint:
-    """Open the newest checkpoint of a storage; see `open`."""
-    if step is not None and (not isinstance(step, int) or isinstance(step, bool)):
-        raise UnsupportedError(f"step is {step!r}, not a whole number")
-    for _ in range(_TRIES):
-        try:
-            checkpoint = _open_newest(place, step)
-        except SupersededError:
-            continue
-        if checkpoint is not None:
-            return checkpoint
-    raise ConflictError(f"{place.location} changes faster than it can be opened; try again")
-
-
-def open_state(place: Storage, state: Committed) -> Checkpoint:
-    """Return a checkpoint of a state that was just committed, without looking for edits."""
-    return _read(CommittedFiles(place, state, edits={}), None)
-
-
-def _open_newest(place: Storage, step: int | None) -> Checkpoint | None:
-    state = newest(place) if step is None else step_named(place, step)
-    if state is None:
-        return _read(_plain(place), step)
-    edits: dict[str, str] | None = {}
-    if state.manifest.generation is not None:
-        edits = hand_edits(place, state, plugins.format_named(state.manifest.format).texts)
-    if edits is None:
-        return None
-    return _read(CommittedFiles(place, state, edits=edits), None)
-
-
-def _plain(place: Storage) -> Files:
-    listing = place.list("")
-    manifest = read_manifest(place, "") if MANIFEST in listing.files else None
-    if manifest is None:
-        return PlainFiles(place, tuple(listing.files))
-    known = {*manifest.texts, *plugins.format_named(manifest.format).texts} - {MANIFEST}
-    texts = {name: read_text(place, name) for name in sorted(known) if name in listing.files}
-    edits = {
-        name: text
-        for name, text in texts.items()
-        if name not in manifest.texts or text != manifest.texts[name].text
-    }
-    return CommittedFiles(place, Committed("", manifest), edits=edits, present=listing)
-
-
-def _read(files: Files, step: int | None, *, location: str | None = None) -> Checkpoint:
-    format = _format_of(files)
-    reader = format.read(files)
-    if step is not None and reader.step != step:
-        raise NotFoundError(
-            f"no checkpoint at step {step} in {files.location}; it holds step {reader.step}"
-        )
-    return Checkpoint(files, format, reader, location=location)
-
-
-def _format_of(files: Files) -> Format:
-    if files.manifest is not None:
-        return plugins.format_named(files.manifest.format)
-    found = [format for format in plugins.formats().values() if format.matches(files)]
-    names = {format.name for format in found}
-    found = [format for format in found if not names & set(format.yields_to)]
-    if len(found) > 1:
-        both = " and ".join(format.name for format in found)
-        raise UnsupportedError(
-            f"{files.location} looks like {both}; move one of them into a folder of its own"
-        )
-    if not found:
-        held = sorted(files.names())
-        listed = ", ".join(held[:_LISTED]) + (", …" if len(held) > _LISTED else "")
-        hint = "; name a file to open it alone" if any(n.endswith(".pt") for n in held) else ""
-        raise NotFoundError(
-            f"no checkpoint in {files.location}: "
-            + (f"it holds {listed}, and no model.pt{hint}" if held else "nothing is there")
-        )
-    return found[0]

@@ -28,8 +28,13 @@ __all__ = [
 ]
 
 
+_LONGEST = 4000
+
+
 class CkptstoreError(Exception):
     """The base of all errors of ckptstore.
+
+    As text it is at most 4,000 characters long, for it may quote what a stranger wrote.
 
     Attributes:
         committed: after a failed write, whether it was committed all the same: False, True,
@@ -44,7 +49,11 @@ class CkptstoreError(Exception):
         self.committed = committed
 
     def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
+        text = str(self.args[0]) if self.args else ""
+        if len(text) <= _LONGEST:
+            return text
+        # What is wrong stands at the beginning, what to do about it at the end.
+        return f"{text[: _LONGEST * 3 // 4]} … {text[-_LONGEST // 4 + 3 :]}"
 
 
 class NotFoundError(CkptstoreError, FileNotFoundError):

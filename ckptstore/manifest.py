@@ -7,6 +7,9 @@ size and digests, and the index of its tensors. `docs/format.md` describes each 
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +32,10 @@ __all__ = [
 MANIFEST = "manifest.json"
 VERSION = 1
 _LARGEST_CHUNK = 2**30  # A chunk that is read in part is proved whole, so it has to fit in memory.
+_LARGEST_NUMBER = 2**67  # The bytes of the largest tensor that torch could number the elements of.
+_MOST_DIMENSIONS = 64
 _HEX = re.compile(r"[0-9a-f]+")
+_OWN = "sha256"
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,11 @@ class Manifest:
         texts = (entry.path for entry in self.texts.values())
         return (*texts, *(entry.path for entry in self.files.values()))
 
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of each of these files, by its name."""
+        texts = {entry.path: len(entry.text.encode()) for entry in self.texts.values()}
+        return texts | {entry.path: entry.digest.size for entry in self.files.values()}
+
     def same_content(self, other: Manifest) -> bool:
         """Whether both hold the same state: the same JSON texts and the same digests."""
         return (
@@ -128,27 +139,26 @@ class Manifest:
         )
 
     def to_json(self) -> str:
-        """Return the text of ``manifest.json``."""
-        return dump_json(
-            {
-                "ckptstore": VERSION,
-                "format": self.format,
-                "write_id": self.write_id,
-                "generation": self.generation,
-                "step": self.step,
-                "created": self.created,
-                "writer": self.writer,
-                "metrics": dict(self.metrics),
-                "fingerprint": self.fingerprint,
-                "texts": {
-                    name: {"path": entry.path, "sha256": entry.sha256, "text": entry.text}
-                    for name, entry in self.texts.items()
-                },
-                "files": {name: _dump_file(entry) for name, entry in self.files.items()},
-                "earlier": {name: list(digests) for name, digests in self.earlier.items()},
-                "shown": dict(self.shown),
-            }
-        )
+        """Return the text of ``manifest.json``; its last field proves all the others."""
+        fields = {
+            "ckptstore": VERSION,
+            "format": self.format,
+            "write_id": self.write_id,
+            "generation": self.generation,
+            "step": self.step,
+            "created": self.created,
+            "writer": self.writer,
+            "metrics": dict(self.metrics),
+            "fingerprint": self.fingerprint,
+            "texts": {
+                name: {"path": entry.path, "sha256": entry.sha256, "text": entry.text}
+                for name, entry in self.texts.items()
+            },
+            "files": {name: _dump_file(entry) for name, entry in self.files.items()},
+            "earlier": {name: list(digests) for name, digests in self.earlier.items()},
+            "shown": dict(self.shown),
+        }
+        return dump_json({**fields, _OWN: _own_digest(fields)})
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> Manifest:
@@ -159,11 +169,13 @@ class Manifest:
             where: what to call the file in errors.
 
         Raises:
-            CorruptionError: it is not JSON, or fields are missing or of the wrong type.
+            CorruptionError: it is not JSON, is not what its own digest says, or fields are missing
+                or of the wrong type.
             UnsafeError: a name in it leads outside its folder.
             UnsupportedError: a newer ckptstore wrote it.
         """
         raw = parse_json(text, where)
+        _check_own(raw, where)
         version = raw.get("ckptstore")
         if isinstance(version, int) and version > VERSION:
             raise UnsupportedError(
@@ -212,8 +224,31 @@ def plain_name(name: object, where: str) -> str:
         or any(char in '/\\:"' or ord(char) < 32 for char in name)
         or not name.strip(". ")
     ):
-        raise UnsafeError(f"{where} names {name!r}, which is not a plain file name; not followed")
+        shown = name[:300] if isinstance(name, str) else name
+        raise UnsafeError(f"{where} names {shown!r}, which is not a plain file name; not followed")
     return name
+
+
+def _own_digest(fields: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a manifest's other fields, as JSON in their order without spaces."""
+    compact = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    # A lone surrogate comes only from damage, and has to end as a digest that differs.
+    return hashlib.sha256(compact.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _check_own(raw: Mapping[str, Any], where: str) -> None:
+    """Hold a manifest against its own digest: the first release wrote none, and no other fields.
+
+    This rule holds in every format version, so that damage is told from a version that is newer.
+    """
+    if _OWN not in raw and raw.keys() <= {"ckptstore", *Manifest.__dataclass_fields__}:
+        return
+    found = _own_digest({name: value for name, value in raw.items() if name != _OWN})
+    if found != raw.get(_OWN):
+        raise CorruptionError(
+            f"{where} is damaged: its fields have the sha256 {found}, it says {raw.get(_OWN)!r}; "
+            "restore the checkpoint from a good copy"
+        )
 
 
 def _dump_file(entry: FileEntry) -> dict[str, Any]:
@@ -271,9 +306,12 @@ def _load_file(raw: Mapping[str, Any], where: str) -> FileEntry:
 
 
 def _load_info(raw: Mapping[str, Any]) -> TensorInfo:
+    shape = tuple(map(_number, raw["shape"]))
+    if len(shape) > _MOST_DIMENSIONS or math.prod(shape) > _LARGEST_NUMBER:
+        raise ValueError("a tensor of a shape that none can have")
     return TensorInfo(
         dtype=_text(raw["dtype"]),
-        shape=tuple(map(_number, raw["shape"])),
+        shape=shape,
         nbytes=_number(raw["nbytes"]),
         crc32=_count(raw["crc32"]),
     )
@@ -300,6 +338,8 @@ def _measure(value: object) -> float:
 def _number(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise TypeError(f"{value!r} is not a count")
+    if value > _LARGEST_NUMBER:
+        raise ValueError(f"{value} is more than there can be of anything")
     return value
 
 

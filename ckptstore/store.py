@@ -8,7 +8,7 @@ from typing import Any
 
 from ckptstore import plugins, storage
 from ckptstore.background import Background
-from ckptstore.checkpoint import Checkpoint, Location, open_place, open_state
+from ckptstore.checkpoint import Checkpoint
 from ckptstore.commit.layout import (
     Committed,
     generations,
@@ -30,6 +30,7 @@ from ckptstore.commit.save import save_generation, save_step
 from ckptstore.errors import CkptstoreError
 from ckptstore.formats.base import Contents
 from ckptstore.keep import Keep
+from ckptstore.opening import Location, open_place, open_state
 from ckptstore.saving import contents_of, index, numbers, save_of
 from ckptstore.texts import parse_json
 from ckptstore.tokenizers.base import Tokenizer
@@ -72,8 +73,11 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._background.wait()  # What failed in it is in the log, and hides nothing.
 
     def __repr__(self) -> str:
         return f"<Store {self.location!r}, keep={self.keep}>"
@@ -146,9 +150,10 @@ class Store:
         """Save one checkpoint in the background.
 
         Returns once the state was copied aside, so that training may go on and change it. At
-        most one save is under way: a second call waits for the first. A save that failed is
-        logged at once and never stops training: it is raised by its future, and by `close` if
-        nobody asked the future.
+        most one save is under way: a second call waits for the first. A save that failed never
+        stops training: it is logged as an error at once, and as a warning by the next `save` or
+        `save_async`; it is raised by its future, and by `close` if nobody asked the future. A
+        save that is under way when the program ends is finished first.
 
         Args: as for `save`.
 
@@ -182,9 +187,9 @@ class Store:
 
     # -- looking ------------------------------------------------------------------------
 
-    def open(self, step: int | None = None) -> Checkpoint:
+    def open(self, step: int | None = None, *, fallback: bool = False) -> Checkpoint:
         """Open the newest checkpoint, or that of a step; see `ckptstore.open`."""
-        return open_place(self._storage, step)
+        return open_place(self._storage, step, fallback=fallback)
 
     def steps(self) -> tuple[int, ...]:
         """Return the committed steps of the history, ascending."""
@@ -315,7 +320,7 @@ class Store:
         stay = keep.kept([state.manifest for state in states])
         for state in states:
             if state.manifest.step not in stay and state.folder != saved.folder:
-                remove_state(self._storage, state)
+                remove_state(self._storage, state, durable=self._durable)
 
 
 def save(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from typing import Any
 
@@ -16,7 +17,8 @@ _MOST_DEPTH = 100
 def dump_json(value: Any) -> str:
     """Return JSON text as every file of ours has it: UTF-8, indent 2, a line break at the end.
 
-    Guarantee: `parse_json` reads it.
+    Guarantee: `parse_json` reads it, and returns an equal value. Half of a surrogate pair, which
+    stands for a byte of a path that is not UTF-8, is written as its escape.
 
     Raises:
         UnsupportedError: the value holds something that JSON does not have, NaN included, or
@@ -24,7 +26,9 @@ def dump_json(value: Any) -> str:
     """
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        _parse(text.encode().decode())
+        # Python's escape of what UTF-8 lacks is JSON's own.
+        text = text.encode("utf-8", "backslashreplace").decode()
+        _parse(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise UnsupportedError(f"this cannot be written as JSON: {error}") from error
     return text
@@ -39,7 +43,7 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
 
     Raises:
         CorruptionError: it is not UTF-8, not JSON, not an object, nested deeper than 100,
-            or has a key twice.
+            has a key twice, or a number that no float can hold.
     """
     try:
         decoded = text if isinstance(text, str) else text.decode("utf-8")
@@ -55,7 +59,9 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
 
 
 def _parse(text: str) -> Any:
-    value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+    value = json.loads(
+        text, object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite
+    )
     _check_depth(value)
     return value
 
@@ -66,6 +72,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         counts = Counter(name for name, _ in pairs)
         twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"the key {twice!r} stands there twice")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    # What would become infinity could not be written again.
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]} is larger than any number that can be computed with")
     return value
 
 

@@ -12,7 +12,7 @@ from ckptstore import Checkpoint, CorruptionError, NotFoundError, UnsupportedErr
 from gpt.config import usable_device
 from gpt.others import load_states, other_fields, parted
 from gpt.vocabulary import Vocabulary
-from gpt.weights import check_names, config_for, without_masks
+from gpt.weights import check_memory, check_names, config_for, without_masks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +65,7 @@ def load_model(
         model = kind(config)
     state = without_masks(checkpoint.load_model(map_location=device))
     check_names(state, model.state_dict(), weights_name=weights_name)
+    check_memory(state, weights_name=weights_name)
     model.load_state_dict(_owned(state), assign=True)
     model.vocabulary = Vocabulary(
         config.vocab_size, checkpoint.tokenizer_state, checkpoint.load_tokenizer

@@ -9,7 +9,14 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import ckptstore
-from ckptstore import Checkpoint, ConflictError, CorruptionError, NotFoundError, plugins
+from ckptstore import (
+    Checkpoint,
+    ConflictError,
+    CorruptionError,
+    NotFoundError,
+    UnsafeError,
+    plugins,
+)
 from gpt import bundle
 from gpt.config import GPTConfig, usable_device
 
@@ -33,6 +40,8 @@ class CheckpointManager:
         model_name: its folder below ``base_dir``; may be nested (``runs/dante``), and never
             leads out of ``base_dir``.
         base_dir: a path or any URL, such as ``s3://bucket/checkpoints``.
+        fallback: where the newest state is damaged, take the newest that is sound, with a warning;
+            everything that is opened is then read once more, to prove it.
 
     Attributes:
         checkpoint_dir: where the checkpoint is.
@@ -41,9 +50,16 @@ class CheckpointManager:
         ValueError: the name is not a plain one.
     """
 
-    def __init__(self, model_name: str, base_dir: str | os.PathLike[str] = "checkpoints") -> None:
+    def __init__(
+        self,
+        model_name: str,
+        base_dir: str | os.PathLike[str] = "checkpoints",
+        *,
+        fallback: bool = False,
+    ) -> None:
         self.model_name = _plain("model_name", model_name)
         self.base_dir = os.fspath(base_dir)
+        self._fallback = fallback
         self.checkpoint_dir = _join(self.base_dir, model_name)
 
     def get_path(self, filename: str) -> str:
@@ -60,7 +76,12 @@ class CheckpointManager:
         Raises:
             CkptstoreError: what is there cannot be opened, so the answer is neither.
         """
-        return self._there() is not None
+        try:
+            return self._there(fallback=False) is not None
+        except (CorruptionError, UnsafeError):
+            if self._fallback:
+                return True  # Whether any of it is sound, whoever opens it is told.
+            raise
 
     @classmethod
     def load_for_inference(
@@ -70,6 +91,7 @@ class CheckpointManager:
         legacy_filename: str | None = None,
         *,
         map_location: Any = None,
+        fallback: bool = False,
     ) -> GPT:
         """Return the model in eval mode; optimizer and further states are not read.
 
@@ -78,12 +100,13 @@ class CheckpointManager:
             base_dir: as for the manager.
             legacy_filename: a legacy file to load instead, such as ``final.pt``.
             map_location: where to put it; None is the config's device, or the CPU with a warning.
+            fallback: as for the manager.
 
         Raises:
             NotFoundError: there is no such checkpoint.
             CorruptionError: it is damaged, or config and weights do not belong together.
         """
-        manager = cls(model_name, base_dir)
+        manager = cls(model_name, base_dir, fallback=fallback)
         checkpoint = manager.open(legacy_filename)
         from gpt.model import GPT
 
@@ -91,9 +114,7 @@ class CheckpointManager:
 
     def open(self, legacy_filename: str | None = None) -> Checkpoint:
         """Open the checkpoint, or a legacy file in its folder, without reading weights."""
-        return ckptstore.open(
-            self.get_path(legacy_filename) if legacy_filename else self.checkpoint_dir
-        )
+        return self._open(legacy_filename, self._fallback)
 
     def initialize_for_training(
         self,
@@ -132,8 +153,10 @@ class CheckpointManager:
             ConflictError: a history is there, into which no training saves.
         """
         self._check_single()
-        checkpoint = self._there()
+        checkpoint = self._there(fallback=self._fallback)
         if checkpoint is not None:
+            if checkpoint.passed_over:
+                ckptstore.open(self.checkpoint_dir)  # What nobody can read stops every save.
             _say_if_ignored(init_from_model, checkpoint)
             model = self._model_of(checkpoint, config, taken_on_resume, tokenization, input_text)
             step, state = _training_of(checkpoint, fresh_optimizer)
@@ -146,14 +169,18 @@ class CheckpointManager:
         return model, _optimizer(model, learning_rate), 0
 
     def _from_other(self, name: str, config: GPTConfig, tokenization: str | None, text: str) -> GPT:
-        source = type(self)(name, self.base_dir).open()
+        source = type(self)(name, self.base_dir, fallback=self._fallback).open()
         model = self._model_of(source, config, TAKEN_ON_RESUME, tokenization, text)
         _match_text(model, text, source.location)
         return model
 
-    def _there(self) -> Checkpoint | None:
+    def _open(self, legacy_filename: str | None, fallback: bool) -> Checkpoint:
+        file = self.get_path(legacy_filename) if legacy_filename else self.checkpoint_dir
+        return ckptstore.open(file, fallback=fallback)
+
+    def _there(self, *, fallback: bool) -> Checkpoint | None:
         try:
-            return self.open()
+            return self._open(None, fallback)
         except NotFoundError:
             # An absent bucket is not an absent checkpoint: looking once more tells them apart,
             # before anybody trains for hours towards a save that cannot succeed.

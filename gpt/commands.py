@@ -9,6 +9,7 @@
 | an interrupt             | ``interrupted``             | 130               |
 
 Warnings, and what ckptstore logs from the level of a warning on, are ``warning: …`` lines.
+Text out of a checkpoint is text from a stranger: it passes `clean` before it reaches a terminal.
 """
 
 from __future__ import annotations
@@ -26,7 +27,16 @@ import click
 
 from ckptstore.errors import CkptstoreError
 
-__all__ = ["SEED", "Command", "LazyGroup", "base_dir", "legacy_checkpoint", "model_name"]
+__all__ = [
+    "SEED",
+    "Command",
+    "LazyGroup",
+    "base_dir",
+    "clean",
+    "fallback",
+    "legacy_checkpoint",
+    "model_name",
+]
 
 SEED = click.IntRange(-(2**63), 2**64 - 1)  # what torch takes
 
@@ -45,6 +55,11 @@ legacy_checkpoint = click.option(
     "--legacy_checkpoint",
     metavar="FILE",
     help="A legacy file in the model's folder to use instead, such as final.pt.",
+)
+fallback = click.option(
+    "--fallback",
+    is_flag=True,
+    help="Where the newest state is damaged, take the newest that is sound, and say so.",
 )
 
 
@@ -110,6 +125,19 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
 
 
+def clean(text: object, keep: str = "") -> str:
+    """Return text that a terminal only shows: control characters as their Python escapes.
+
+    Args:
+        text: from anybody.
+        keep: control characters that stay.
+    """
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode()
+        for char in str(text)
+    )
+
+
 @contextmanager
 def _mapped() -> Iterator[None]:
     try:
@@ -130,8 +158,8 @@ def _mapped() -> Iterator[None]:
 
 def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, CkptstoreError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return "; ".join(line.strip() for line in str(error).splitlines()) or repr(error)
+        return clean(f"{error.filename}: {error.strerror}")
+    return clean("; ".join(line.strip() for line in str(error).splitlines())) or repr(error)
 
 
 def _usage_line(error: click.UsageError) -> str:
@@ -141,7 +169,7 @@ def _usage_line(error: click.UsageError) -> str:
         near = " or ".join(map(repr, sorted(hint)))
         message = f"{error.message.rstrip('.')}; did you mean {near}?"
     help_of = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-    return f"{message[:1].lower()}{message[1:]}{help_of}"
+    return clean(f"{message[:1].lower()}{message[1:]}{help_of}")
 
 
 @contextmanager
@@ -165,4 +193,4 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     for line in str(message).splitlines():
         # On a terminal the bar of a training may stand on this line.
         start = "\r\x1b[2K" if sys.stderr.isatty() else ""
-        click.echo(f"{start}warning: {line}", err=True)
+        click.echo(f"{start}warning: {clean(line)}", err=True)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from ckptstore.errors import CorruptionError
-from gpt.commands import SEED, Command, base_dir, legacy_checkpoint, model_name
+from gpt.commands import (
+    SEED,
+    Command,
+    base_dir,
+    clean,
+    fallback,
+    legacy_checkpoint,
+    model_name,
+)
 
 if TYPE_CHECKING:
     from gpt.model import GPT
@@ -19,6 +28,7 @@ __all__ = ["main"]
 @model_name
 @base_dir
 @legacy_checkpoint
+@fallback
 @click.option(
     "--prompt",
     metavar="TEXT",
@@ -46,6 +56,7 @@ def main(
     model_name: str,
     base_dir: str,
     legacy_checkpoint: str | None,
+    fallback: bool,
     prompt: str | None,
     max_new_tokens: int,
     temperature: float,
@@ -64,21 +75,22 @@ def main(
         base_dir,
         legacy_checkpoint,
         map_location=None if device is None else usable_device(device),
+        fallback=fallback,
     )
     if tokenization is not None and model.token_kind is None:
         manager = CheckpointManager(model_name, base_dir)
         where = manager.get_path(legacy_checkpoint) if legacy_checkpoint else manager.checkpoint_dir
         _use_kind(model, tokenization, where)
-    click.echo(
-        model.generate(
-            _first_text(model) if prompt is None else prompt,
-            max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-        )
+    text = model.generate(
+        _first_text(model) if prompt is None else prompt,
+        max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
     )
+    # A vocabulary may hold what commands a terminal; a file or a pipe gets the text as it is.
+    click.echo(clean(text, keep="\n\t") if sys.stdout.isatty() else text)
 
 
 def _use_kind(model: GPT, kind: str, where: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ckptstore.errors import CorruptionError
-from gpt.commands import Command, base_dir, legacy_checkpoint, model_name
+from gpt.commands import Command, base_dir, clean, legacy_checkpoint, model_name
 
 if TYPE_CHECKING:
     from ckptstore import Checkpoint
@@ -40,9 +40,8 @@ def main(model_name: str, base_dir: str, legacy_checkpoint: str | None) -> None:
         "TRAINING STATE": _training_state(checkpoint),
         "WEIGHTS": _weights(checkpoint),
     }
-    click.echo(
-        "\n\n".join("\n".join((f"=== {title} ===", *body)) for title, body in sections.items())
-    )
+    parts = ("\n".join((f"=== {title} ===", *map(clean, body))) for title, body in sections.items())
+    click.echo("\n\n".join(parts))
     if wrong is not None:
         click.get_current_context().exit(CorruptionError.exit_code)
 

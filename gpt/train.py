@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt.commands import SEED, Command, base_dir, model_name
+from gpt.commands import SEED, Command, base_dir, clean, fallback, model_name
 
 if TYPE_CHECKING:
     from gpt.config import GPTConfig
@@ -102,6 +102,7 @@ def _config_options(command: Any) -> Any:
 @click.option(
     "--fresh_optimizer", is_flag=True, help="On resume, leave the optimizer's state aside."
 )
+@fallback
 @_config_options
 def main(
     model_name: str,
@@ -116,6 +117,7 @@ def main(
     learning_rate: float | None,
     seed: int | None,
     fresh_optimizer: bool,
+    fallback: bool,
     **fields: Any,
 ) -> None:
     """Train a model, or go on with one that is there already.
@@ -132,7 +134,7 @@ def main(
     if seed is not None:
         torch.manual_seed(seed)
     text = _text(input_file)
-    manager = CheckpointManager(model_name, base_dir)
+    manager = CheckpointManager(model_name, base_dir, fallback=fallback)
     there = manager.exists()
     if there or init_from_model is not None:
         # Only what is used is checked: the rest is the checkpoint's.
@@ -224,7 +226,8 @@ def _say_what_begins(
         )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     begin = f"going on at step {start_step}" if start_step else "starting"
-    click.echo(f"{begin}: {parameters:,} parameters, {model.token_kind} tokenizer, {where}")
+    kind = clean(model.token_kind)
+    click.echo(f"{begin}: {parameters:,} parameters, {kind} tokenizer, {where}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 from ckptstore import CorruptionError
 from gpt.config import ARCHITECTURE, GPTConfig
 
-__all__ = ["architecture_of", "check_names", "config_for", "without_masks"]
+__all__ = ["architecture_of", "check_memory", "check_names", "config_for", "without_masks"]
 
 _MASK = re.compile(r"(?:^|\.)sa\.heads\.\d+\.tril$")
 _HEAD = re.compile(r"blocks\.(\d+)\.sa\.heads\.(\d+)\.(key|query|value)\.(weight|bias)$")
@@ -119,6 +119,27 @@ def check_names(
             f"{weights_name} does not fit the model that its config describes: "
             f"{'; '.join(faults[:_SHOWN])}{more}"
         )
+
+
+def check_memory(state: Mapping[str, Any], *, weights_name: str) -> None:
+    """Check that every element of a state dict is there; one row can be expanded into any number.
+
+    Parameters have memory of their own, so such a row would be copied as often as it claims.
+
+    Args:
+        state: parameter name to tensor.
+        weights_name: what holds the state, for the error.
+
+    Raises:
+        CorruptionError: a tensor is larger than what it looks into; the message names it.
+    """
+    for name, value in state.items():
+        there = value.untyped_storage().nbytes()
+        if value.numel() * value.element_size() > there:
+            raise CorruptionError(
+                f"{weights_name} has {name!r} of shape {tuple(value.shape)}, of which only {there} "
+                "bytes are there; nobody trained these weights, take a good copy"
+            )
 
 
 def _some(names: Mapping[str, Any]) -> str:

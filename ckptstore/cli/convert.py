@@ -31,6 +31,7 @@ __all__ = ["command"]
     help="The format to write; 'ckptstore plugins' lists them.",
 )
 @click.option("--all", "folder", metavar="FOLDER", help="Convert each legacy checkpoint below.")
+@options.fallback
 @options.dry_run
 @click.option("--overwrite", is_flag=True, help="Replace a destination that differs.")
 @options.storage
@@ -42,6 +43,7 @@ def command(
     destination: str | None,
     format_name: str,
     folder: str | None,
+    fallback: bool,
     dry_run: bool,
     overwrite: bool,
     storage_options: dict[str, Any] | None,
@@ -63,6 +65,7 @@ def command(
                 destination,
                 format_name,
                 overwrite=overwrite,
+                fallback=fallback,
                 dry_run=dry_run,
                 storage_options=storage_options,
                 progress=bar,

@@ -30,9 +30,12 @@ def command(
 ) -> None:
     """Say what needs mending, and mend it where asked to.
 
-    Finds a view that was not finished, leftovers of interrupted saves, and .pt
-    files that were replaced by hand: those are either adopted or restored.
-    Nothing is changed without --fix, --adopt or --restore.
+    Finds a view that was not finished, files and S3 uploads that killed saves
+    left, and .pt files that were replaced by hand: those are either adopted or
+    restored. Nothing is changed without --fix, --adopt or --restore, but for a
+    small file or upload that is made and removed again, to ask the storage for
+    the time. What a save that is under way may still need is left alone: it
+    goes when it is a day old by the storage's own clock.
     """
     import ckptstore
 
@@ -43,5 +46,5 @@ def command(
     done = store.repair(adopt=adopt, restore=restore, dry_run=not acting)
     for line in done or (f"{store.location}: nothing needs mending",):
         click.echo(clean(line))
-    if done and not acting:
+    if not acting and any(line.startswith("would ") for line in done):
         click.echo("nothing was changed; give --fix to do it", err=True)

@@ -16,6 +16,7 @@ import difflib
 import errno
 import importlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
@@ -28,6 +29,7 @@ from ckptstore.errors import CkptstoreError
 __all__ = ["LazyGroup", "error_line"]
 
 INTERRUPTED = 130
+_URL = re.compile(r"[A-Za-z][\w+.:-]*://[^\s'\"]+")
 
 
 class Refusal(click.ClickException):
@@ -103,7 +105,9 @@ def error_line(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, CkptstoreError) and error.filename:
         return clean(f"{error.filename}: {error.strerror}")
     lines = str(error).splitlines()
-    return clean("; ".join(line.strip() for line in lines if line.strip())) or repr(error)
+    said = clean("; ".join(line.strip() for line in lines if line.strip())) or repr(error)
+    # What was typed in a wrong place, such as a location for the name of a format, comes back.
+    return _discreet(said, queries_too=False)
 
 
 @contextmanager
@@ -125,4 +129,12 @@ def _mapped() -> Iterator[None]:
 def _usage_line(error: click.UsageError) -> str:
     message = error.format_message().rstrip(".")
     help_of = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-    return clean(f"{message[:1].lower()}{message[1:]}{help_of}")
+    return clean(f"{_discreet(message[:1].lower() + message[1:])}{help_of}")
+
+
+def _discreet(message: str, *, queries_too: bool = True) -> str:
+    """Return what may quote a command line, with its URLs as people may see them."""
+    from ckptstore.storage.shown import without_secrets, without_users
+
+    shown = without_secrets if queries_too else without_users
+    return _URL.sub(lambda match: shown(match[0]), message)

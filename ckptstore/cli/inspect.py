@@ -20,13 +20,17 @@ __all__ = ["command"]
 @options.json_output
 @click.option("--tensors", "with_tensors", is_flag=True, help="List every tensor.")
 @options.step
+@options.fallback
 @options.storage
 @options.talk
+@click.pass_context
 def command(
+    context: click.Context,
     location: str,
     as_json: bool,
     with_tensors: bool,
     step: int | None,
+    fallback: bool,
     storage_options: dict[str, Any] | None,
 ) -> None:
     """Show what a checkpoint holds, without reading its weights.
@@ -36,7 +40,10 @@ def command(
     """
     import ckptstore
 
-    checkpoint = ckptstore.open(location, step=step, storage_options=storage_options)
+    options.no_step_and_fallback(context, step, fallback)
+    checkpoint = ckptstore.open(
+        location, step=step, fallback=fallback, storage_options=storage_options
+    )
     if as_json:
         screen.print_json(_document(checkpoint, with_tensors))
     else:
@@ -56,6 +63,10 @@ def _document(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
         "writer": checkpoint.writer,
         "proved": checkpoint.proved,
         "edited": checkpoint.edited,
+        "passed_over": [
+            {"called": state.called, "step": state.step, "reason": state.reason}
+            for state in checkpoint.passed_over
+        ],
         "config": checkpoint.config,
         "tokenizer": checkpoint.tokenizer_state,
         "fingerprint": checkpoint.fingerprint,

@@ -79,6 +79,7 @@ def _facts(checkpoint: Checkpoint) -> list[str]:
     made = [when(checkpoint.created)] if checkpoint.created else []
     made += [f"by {clean(checkpoint.writer)}"] if checkpoint.writer else []
     states = checkpoint.states()
+    passed = ", ".join(state.called for state in checkpoint.passed_over)
     pairs = [
         ("format", checkpoint.format + (f", generation {generation}" if generation else "")),
         ("step", "not recorded" if checkpoint.step is None else str(checkpoint.step)),
@@ -91,6 +92,7 @@ def _facts(checkpoint: Checkpoint) -> list[str]:
             if checkpoint.edited
             else []
         ),
+        *([("passed over", _alert(f"{clean(passed)}, damaged"))] if passed else []),
     ]
     return table(pairs)
 

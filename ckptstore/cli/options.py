@@ -10,7 +10,7 @@ import click
 
 from ckptstore.cli.messages import be_quiet, be_verbose
 
-__all__ = ["dry_run", "json_output", "step", "storage", "talk"]
+__all__ = ["dry_run", "fallback", "json_output", "no_step_and_fallback", "step", "storage", "talk"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,7 +59,20 @@ step = click.option(
     "--step", type=click.IntRange(min=0), metavar="N", help="A step; the newest where left out."
 )
 
+fallback = click.option(
+    "--fallback",
+    is_flag=True,
+    help="Where the newest state is damaged, take the newest that is sound, and say so. Reads "
+    "all of it once, to prove it.",
+)
+
 dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+
+
+def no_step_and_fallback(context: click.Context, step: int | None, fallback: bool) -> None:
+    """Refuse ``--step`` beside ``--fallback``: who names a step wants no other."""
+    if fallback and step is not None:
+        raise click.UsageError("--step and --fallback exclude each other", context)
 
 
 def _parse_storage_options(

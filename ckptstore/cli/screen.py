@@ -115,8 +115,10 @@ def columns(pairs: Iterable[tuple[str, str]]) -> list[str]:
     """
     entries = list(pairs)
     half = width() // 2 - len(_GUTTER)
-    wide = [pair for pair in entries if sum(map(_span, pair)) > half]
-    return [*_side_by_side([pair for pair in entries if pair not in wide]), *table(wide)]
+    parted: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
+    for pair in entries:
+        parted[sum(map(_span, pair)) > half].append(pair)
+    return [*_side_by_side(parted[False]), *table(parted[True])]
 
 
 def _side_by_side(entries: list[tuple[str, str]]) -> list[str]:
@@ -134,14 +136,24 @@ def _side_by_side(entries: list[tuple[str, str]]) -> list[str]:
 
 
 def print_json(value: object) -> None:
-    """Print one JSON document; outside of ASCII as it is where stdout can encode it."""
+    """Print one JSON document; outside of ASCII as it is where stdout can encode it.
+
+    What a terminal would obey is escaped: beyond ASCII, JSON allows it as it is.
+    """
     value = plain(value)
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    text = "\n".join(map(_printable, text.split("\n")))
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:
         text = json.dumps(value, indent=2, allow_nan=False)
     click.echo(text)
+
+
+def _printable(line: str) -> str:
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
 
 
 def plain(value: object) -> Any:
@@ -163,6 +175,8 @@ def plain(value: object) -> Any:
 def _span(text: str) -> int:
     """Return the columns that a text takes: two for wide letters, none for combining ones."""
     text = click.unstyle(text)
+    if text.isascii():
+        return len(text)
     wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
     none = sum(unicodedata.combining(char) > 0 for char in text)
     return len(text) + wide - none

@@ -20,6 +20,10 @@ __all__ = ["command"]
 @click.option(
     "--no-optimizer", is_flag=True, help="Leave the optimizer behind: a copy for inference."
 )
+@click.option(
+    "--prove", is_flag=True, help="Read what DESTINATION has too; copy again what is damaged."
+)
+@options.fallback
 @options.dry_run
 @options.storage
 @options.talk
@@ -27,6 +31,8 @@ def command(
     source: str,
     destination: str,
     no_optimizer: bool,
+    prove: bool,
+    fallback: bool,
     dry_run: bool,
     storage_options: dict[str, Any] | None,
 ) -> None:
@@ -42,6 +48,8 @@ def command(
             source,
             destination,
             optimizer=not no_optimizer,
+            prove=prove,
+            fallback=fallback,
             dry_run=dry_run,
             storage_options=storage_options,
             progress=bar,

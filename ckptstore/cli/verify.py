@@ -11,16 +11,47 @@ from ckptstore.cli.progress import Bar
 from ckptstore.errors import CorruptionError
 
 if TYPE_CHECKING:
-    from ckptstore.verify import Report
+    from ckptstore.verify import FileReport, Report
 
 __all__ = ["command"]
 
-_COLOURS = {"ok": "green", "damaged": "red", "absent": "yellow", "not verified": "yellow"}
+_COLOURS = {
+    "ok": "green",
+    "damaged": "red",
+    "absent": "yellow",
+    "behind": "yellow",
+    "not verified": "yellow",
+}
+
+
+def _share(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """Return a share that is given in percent, above 0% and at most 100%."""
+    if value is None:
+        return None
+    number, percent, rest = value.partition("%")
+    try:
+        share = float(number) / 100
+    except ValueError:
+        share = 0.0
+    if not percent or rest or not 0 < share <= 1:
+        raise click.BadParameter(
+            f"{value!r} is no share such as 5%, above 0% and at most 100%", context, option
+        )
+    return share
 
 
 @click.command("verify")
 @click.argument("location")
 @options.json_output
+@click.option(
+    "--sample",
+    callback=_share,
+    metavar="SHARE",
+    help="Prove only this share of each file's chunks, such as 5%, chosen at random.",
+)
+@click.option(
+    "--seed", type=int, metavar="N", help="Choose the chunks of the sample that had this seed."
+)
 @options.step
 @options.storage
 @options.talk
@@ -29,57 +60,92 @@ def command(
     context: click.Context,
     location: str,
     as_json: bool,
+    sample: float | None,
+    seed: int | None,
     step: int | None,
     storage_options: dict[str, Any] | None,
 ) -> None:
     """Prove every byte of a checkpoint against its manifest.
 
-    Exits 0 where the checkpoint is sound and 4 where a file is damaged. A
-    checkpoint without a manifest is checked as far as its files allow.
+    Exits 0 where the checkpoint is sound and 4 where a file is damaged, in its
+    view too. A checkpoint without a manifest is checked as far as its files
+    allow.
     """
     import ckptstore
 
+    if seed is not None and sample is None:
+        raise click.UsageError("--seed is of a sample; give --sample too", context)
     checkpoint = ckptstore.open(location, step=step, storage_options=storage_options)
     with Bar() as bar:
-        report = checkpoint.verify(progress=bar)
+        report = checkpoint.verify(sample=sample, seed=seed, progress=bar)
     if as_json:
         screen.print_json(_document(report))
     else:
         for line in _lines(report):
             click.echo(line)
-    if not report.sound:
+    if not report.sound or report.view == "damaged":
         context.exit(CorruptionError.exit_code)
 
 
 def _document(report: Report) -> dict[str, Any]:
+    sample = report.sample
     return {
         "location": report.location,
         "sound": report.sound,
         "proved": report.proved,
+        "view": report.view or None,
+        "sample": None if sample is None else {"share": sample.share, "seed": sample.seed},
+        "read": report.read,
+        "size": report.size,
         "files": [
-            {"name": file.name, "status": file.status, "detail": file.detail}
+            {
+                "name": file.name,
+                "where": file.where or None,
+                "status": file.status,
+                "detail": file.detail,
+            }
             for file in report.files
         ],
     }
 
 
 def _lines(report: Report) -> list[str]:
+    return [*_files(report), f"{screen.clean(report.location)}: {_verdict(report)}"]
+
+
+def _verdict(report: Report) -> str:
     if not report.sound:
-        verdict = click.style("damaged", fg="red")
-    elif report.proved:
-        verdict = click.style("sound", fg="green") + ", proved against its manifest"
-    else:
-        verdict = click.style("not verified", fg="yellow") + ": it has no manifest to prove it by"
-    return [
-        *_files(report),
-        f"{screen.clean(report.location)}: {verdict}",
-    ]
+        return click.style("damaged", fg="red")
+    return f"{_state(report)}{_view(report)}"
+
+
+def _state(report: Report) -> str:
+    if report.sample is not None:
+        share = report.read / report.size if report.size else 1.0
+        found = "no damage found" if report.proved else "not verified"
+        return (
+            f"{click.style(found, fg='yellow')}: a sample of {screen.size(report.read)} of "
+            f"{screen.size(report.size)} ({share:.1%}) was read, --seed {report.sample.seed} reads "
+            "the same; the rest and the SHA-256 of whole files were not proved"
+        )
+    if report.proved:
+        return click.style("sound", fg="green") + ", proved against its manifest"
+    return click.style("not verified", fg="yellow") + ": it has no manifest to prove it by"
+
+
+def _view(report: Report) -> str:
+    if report.view == "behind":
+        return f"; its view is {click.style('behind', fg='yellow')}"
+    if report.view != "damaged":
+        return ""
+    cure = f"ckptstore doctor --restore {screen.clean(report.location)} puts it back"
+    return f"; but its view is {click.style('damaged', fg='red')}: {cure}"
 
 
 def _files(report: Report) -> list[str]:
     """Return a line for each file; its detail beside it, or below where the screen is narrow."""
     details = [screen.clean(file.detail) for file in report.files]
-    rows = [(screen.clean(file.name), file.status) for file in report.files]
+    rows = [(screen.clean(_called(file)), file.status) for file in report.files]
     lines = screen.table(rows, style={1: _coloured})
     beside = [f"{line}  {detail}".rstrip() for line, detail in zip(lines, details, strict=True)]
     if all(len(click.unstyle(line)) <= screen.width() for line in beside):
@@ -90,6 +156,10 @@ def _files(report: Report) -> list[str]:
         for text in (line, f"    {detail}")
         if text.strip()
     ]
+
+
+def _called(file: FileReport) -> str:
+    return f"view: {file.name}" if file.where == "view" else file.name
 
 
 def _coloured(status: str) -> str:

@@ -5,32 +5,46 @@ wrote when it fails. Rule 2: a definite refusal (another's manifest is there) is
 `ConflictError`. Rule 3: a lost reply is settled by reading back and comparing the write id;
 where that cannot be settled the files stay, and `error.committed` is None. Rule 4: an attempt
 older than twelve hours gives up, because cleaners take files without a manifest for leftovers
-after a day.
+after a day; and one whose files somebody removed commits nothing, or takes its commit back.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from ckptstore.commit.draft import DigestingSink
 from ckptstore.commit.files import CommittedFiles
+from ckptstore.commit.intact import (
+    Age,
+    check_files,
+    late_if_removed,
+    removed,
+    short,
+    torn_manifest,
+)
 from ckptstore.commit.layout import Committed, read_manifest
 from ckptstore.errors import (
     CkptstoreError,
     ConflictError,
     CorruptionError,
+    NotFoundError,
     StorageError,
+    SupersededError,
     UnsafeError,
     UnsupportedError,
 )
 from ckptstore.formats.base import NewFiles
 from ckptstore.manifest import MANIFEST, FileEntry, Manifest, TensorInfo, TextEntry, plain_name
-from ckptstore.storage.base import AlreadyThereError, Sink, Storage, UnknownOutcomeError
+from ckptstore.storage.base import (
+    AlreadyThereError,
+    Sink,
+    Storage,
+    UnknownOutcomeError,
+)
 
 __all__ = ["Attempt", "Index"]
 
@@ -39,7 +53,6 @@ log = logging.getLogger(__name__)
 # Reads the tensor index of a file that was just written, and refuses what is not safe to load.
 Index = Callable[[CommittedFiles, str], Mapping[str, TensorInfo] | None]
 
-_LONGEST = 12 * 3600.0
 _RESERVED = (MANIFEST,)
 
 
@@ -67,7 +80,7 @@ class Attempt(NewFiles):
         self._manifest = manifest
         self._index = index
         self._durable = durable
-        self._started = time.monotonic()
+        self._age = Age(storage.location)
         self._written: list[str] = []
         self._probe: tuple[str, bytes] | None = None
         self._done = False
@@ -80,9 +93,15 @@ class Attempt(NewFiles):
     def __enter__(self) -> Attempt:
         return self
 
-    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, *rest: object
+    ) -> None:
         if not self._done:
             self.abandon()
+            if isinstance(error, UnknownOutcomeError):
+                raise StorageError(
+                    f"{error}, but counts for nothing: nothing was committed, try again"
+                ) from error
 
     # -- files --------------------------------------------------------------------------
 
@@ -91,7 +110,8 @@ class Attempt(NewFiles):
         data = text.encode()
         for path in self._paths(name):
             try:
-                self._storage.create(self.state.path(path), data, durable=self._durable)
+                with late_if_removed(self._storage, self._manifest, path):
+                    self._storage.create(self.state.path(path), data, durable=self._durable)
             except AlreadyThereError:
                 continue
             self._written.append(path)
@@ -112,7 +132,11 @@ class Attempt(NewFiles):
             yield sink
         self._written.append(path)
         self._add(files={name: FileEntry(path=path, digest=sink.digester.digest())})
-        tensors = self._index(CommittedFiles(self._storage, self.state, edits={}), name)
+        try:
+            tensors = self._index(CommittedFiles(self._storage, self.state, edits={}), name)
+        except (NotFoundError, SupersededError) as error:
+            check_files(self._storage, self.state)
+            raise removed(self._storage, self._manifest, path) from error
         self._add(files={name: replace(self.state.manifest.files[name], tensors=tensors)})
 
     def reuse(self, name: str, source: str, entry: FileEntry) -> None:
@@ -120,7 +144,8 @@ class Attempt(NewFiles):
         # Never the plain name: a copy replaces what is there, and a rival may be about to be.
         path = self._own_path(name)
         self._written.append(path)
-        self._storage.copy(source, self.state.path(path), durable=self._durable)
+        with late_if_removed(self._storage, self._manifest, path):
+            self._storage.copy(source, self.state.path(path), durable=self._durable)
         self._add(files={name: replace(entry, path=path)})
 
     def expect(self, name: str, entry: FileEntry) -> None:
@@ -165,21 +190,27 @@ class Attempt(NewFiles):
             ConflictError: another writer committed this state first; nothing of ours is left.
             StorageError: with ``committed`` None where the outcome cannot be known.
         """
-        self._check_age()
         data = self._data()
         if self._durable:
             self._storage.flush(self.state.folder)
         honoured = self._create_only()
+        check_files(self._storage, self.state)
+        self._age.check()
         # From here on the manifest may exist, whatever interrupts this: the files go only after
         # a definite refusal.
         self._done = True
         try:
-            self._storage.create(self._manifest_name, data, durable=self._durable)
+            with late_if_removed(self._storage, self._manifest, MANIFEST):
+                self._storage.create(self._manifest_name, data, durable=self._durable)
         except (AlreadyThereError, StorageError) as error:
             # After a retried request the manifest that is there may be our own.
             self._settle(error)
+        except (NotFoundError, ConflictError):
+            self.abandon()  # Its temporary file was cleaned up before it got its name.
+            raise
         if not honoured:
             self._settle(None)
+        self._check_whole(data, self._take_back)
         return self.state
 
     def replace(self, existing: Committed) -> Committed:
@@ -189,11 +220,18 @@ class Attempt(NewFiles):
             ConflictError: somebody else changed it since ``existing`` was read.
             UnsupportedError: the storage cannot; nothing was changed.
         """
-        self._check_age()
         data = self._data()
         if self._durable:
             self._storage.flush(self.state.folder)
-        expected = self._storage.read(self._manifest_name)
+        check_files(self._storage, self.state)
+        self._age.check()
+        try:
+            expected = self._storage.read(self._manifest_name)
+        except NotFoundError as error:
+            raise ConflictError(
+                f"{self._manifest.called} of {self._storage.location} was removed meanwhile; "
+                "nothing of this save is left, save again"
+            ) from error
         if Manifest.from_json(expected, self._manifest_name).write_id != existing.manifest.write_id:
             raise self._conflict()
         self._replaced = existing.manifest.write_id
@@ -209,6 +247,9 @@ class Attempt(NewFiles):
         if not swapped:
             self.abandon()
             raise self._conflict()
+        self._check_whole(
+            data, lambda found: self._storage.swap(self._manifest_name, found, expected)
+        )
         return self.state
 
     def abandon(self) -> None:
@@ -235,13 +276,30 @@ class Attempt(NewFiles):
             ) from error
         return text.encode()
 
-    def _check_age(self) -> None:
-        age = time.monotonic() - self._started
-        if age > _LONGEST:
-            raise StorageError(
-                f"this save of {self._storage.location} took {age / 3600:.0f} hours, and after "
-                "twelve its files may be cleaned up; nothing was committed, save again"
-            )
+    def _check_whole(self, data: bytes, undo: Callable[[bytes], object]) -> None:
+        """Take a commit back whose files went in its last moment, however long that was.
+
+        Or whose manifest the storage did not take whole: nobody could open the location.
+        """
+        try:
+            there = self._storage.list(self.state.folder).files
+            torn = torn_manifest(self._storage, self.state, there, data)
+        except CkptstoreError:
+            return  # It is committed; what fails now is told by whoever asks next.
+        try:
+            if torn is not None:
+                raise short(self._storage, MANIFEST, len(torn), len(data))
+            check_files(self._storage, self.state, there)
+        except CkptstoreError:
+            undo(data if torn is None else torn)
+            self.abandon()
+            raise
+
+    def _take_back(self, data: bytes) -> None:
+        # Whoever removed this state may have let another save it again: that one stays.
+        with suppress(NotFoundError):
+            if self._storage.read(self._manifest_name) == data:
+                self._storage.delete(self._manifest_name)
 
     def _create_only(self) -> bool:
         if self._probe is not None:

@@ -6,23 +6,21 @@ after that still shows it as the newest, and what is there is none of its foreru
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from ckptstore.commit.files import read_text
+from ckptstore.commit.files import digest_of, read_text
 from ckptstore.commit.layout import Committed, newest_generation
 from ckptstore.commit.view import view_manifest
 from ckptstore.digests import sha256_of
 from ckptstore.errors import ConflictError, CorruptionError, NotFoundError
-from ckptstore.manifest import MANIFEST, Manifest
+from ckptstore.manifest import MANIFEST
 from ckptstore.storage.base import Entry, Storage
 
 __all__ = ["Look", "check_replaced", "hand_edits", "look", "replaced_error"]
 
 _TAIL = 2**20
-_PIECE = 8 * 2**20
 
 
 class _Kind(Enum):
@@ -46,29 +44,37 @@ class Look:
     late: tuple[str, ...] = ()
 
 
-def look(storage: Storage, state: Committed, known: Collection[str] = ()) -> Look | None:
+def look(
+    storage: Storage, state: Committed, known: Collection[str] = (), *, thorough: bool = False
+) -> Look | None:
     """Look at the view of a generation.
 
     Args:
         storage: where.
         state: the newest generation, as far as is known.
         known: JSON files that count as edited also where the generation has none of them.
+        thorough: compare also what is as the view's manifest says that it was shown: a refresh
+            says that of what it finds when it is done, and a late one may have put that there.
 
     Returns:
         None where ``state`` is not the newest generation any more: start over.
     """
     view = view_manifest(storage)
     if view is None or view.write_id != state.manifest.write_id:
-        return Look({})
+        ahead = view is not None and (view.generation or 0) > (state.manifest.generation or 0)
+        # A writer that came too late may have committed this one below the newest, and is about
+        # to remove it: nobody opens that.
+        return None if ahead and not _is_newest(storage, state) else Look({})
+    shown = {} if thorough else view.shown
     files = storage.list("").files
     edits, late = {}, []
-    for name, text in _other_texts(storage, view, state, files, known):
+    for name, text in _other_texts(storage, shown, state, files, known):
         if sha256_of(text) in state.manifest.earlier.get(name, ()):
             late.append(name)
         else:
             edits[name] = text
     kinds = {
-        name: _kind(storage, view, state, name, files[name])
+        name: _kind(storage, shown, state, name, files[name])
         for name in state.manifest.files
         if name in files
     }
@@ -78,8 +84,7 @@ def look(storage: Storage, state: Committed, known: Collection[str] = ()) -> Loo
         again = view_manifest(storage)
         if again is None or again.write_id != view.write_id:
             return Look({})
-        top = newest_generation(storage)
-        if top is None or top.manifest.write_id != state.manifest.write_id:
+        if not _is_newest(storage, state):
             return None
     return Look(edits, replaced, tuple(late))
 
@@ -123,9 +128,14 @@ def replaced_error(storage: Storage, names: tuple[str, ...]) -> ConflictError:
     )
 
 
+def _is_newest(storage: Storage, state: Committed) -> bool:
+    top = newest_generation(storage)
+    return top is not None and top.manifest.write_id == state.manifest.write_id
+
+
 def _other_texts(
     storage: Storage,
-    view: Manifest,
+    shown: Mapping[str, str],
     state: Committed,
     files: dict[str, Entry],
     known: Collection[str],
@@ -136,7 +146,7 @@ def _other_texts(
         there = files.get(name)
         if there is None:
             continue
-        if storage.content_versions and there.version == view.shown.get(name):
+        if storage.content_versions and there.version == shown.get(name):
             continue
         try:
             text = read_text(storage, name)
@@ -146,9 +156,11 @@ def _other_texts(
             yield name, text
 
 
-def _kind(storage: Storage, view: Manifest, state: Committed, name: str, there: Entry) -> _Kind:
+def _kind(
+    storage: Storage, shown: Mapping[str, str], state: Committed, name: str, there: Entry
+) -> _Kind:
     """Say where a file of bytes in the view comes from; reads it only where nothing else tells."""
-    if there.version is not None and there.version == view.shown.get(name):
+    if there.version is not None and there.version == shown.get(name):
         return _Kind.KEPT
     entry = state.manifest.files[name]
     source = storage.entry(state.path(entry.path))
@@ -158,8 +170,11 @@ def _kind(storage: Storage, view: Manifest, state: Committed, name: str, there: 
     try:
         if _same_bytes(storage, there, source):
             return _Kind.KEPT
+        found = digest_of(storage, name)
+        if found == entry.digest.sha256:
+            return _Kind.KEPT  # What a late refresh left was refreshed while this looked.
         earlier = state.manifest.earlier.get(name, ())
-        return _Kind.LATE if _sha256(storage, there) in earlier else _Kind.CHANGED
+        return _Kind.LATE if found in earlier else _Kind.CHANGED
     except NotFoundError:
         return _Kind.KEPT  # Superseded meanwhile, which whoever reads the source finds out.
     except CorruptionError:
@@ -182,13 +197,3 @@ def _same_bytes(storage: Storage, one: Entry, other: Entry) -> bool:
             reader.readinto(start, memoryview(end))
         ends.append(end)
     return ends[0] == ends[1]
-
-
-def _sha256(storage: Storage, entry: Entry) -> str:
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(_PIECE))
-    with storage.open(entry.name) as reader:
-        for start in range(0, reader.size, _PIECE):
-            piece = buffer[: min(_PIECE, reader.size - start)]
-            reader.readinto(start, piece)
-            digest.update(piece)
-    return digest.hexdigest()

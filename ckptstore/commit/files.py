@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import BinaryIO, cast
 
-from ckptstore.commit.layout import Committed, read_manifest
+from ckptstore.commit.layout import Committed, newest_generation, read_manifest
 from ckptstore.commit.proved import open_plain, open_proved
 from ckptstore.errors import CkptstoreError, CorruptionError, NotFoundError, SupersededError
 from ckptstore.formats.base import Files
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage.base import Listing, RangeReader, Storage
 
-__all__ = ["CommittedFiles", "PlainFiles", "read_text"]
+__all__ = ["CommittedFiles", "PlainFiles", "digest_of", "read_text"]
 
 _MOST_TEXT = 64 * 2**20
+_PIECE = 8 * 2**20
 
 
 def read_text(storage: Storage, name: str) -> str:
@@ -38,6 +40,22 @@ def read_text(storage: Storage, name: str) -> str:
         ) from error
 
 
+def digest_of(storage: Storage, name: str) -> str:
+    """Return the hexadecimal SHA-256 of a file, by reading all of it.
+
+    Raises:
+        NotFoundError: there is no such file.
+        CorruptionError: it became shorter while it was read.
+    """
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(_PIECE))
+    with storage.open(name) as reader:
+        for start in range(0, reader.size, _PIECE):
+            piece = buffer[: min(_PIECE, reader.size - start)]
+            reader.readinto(start, piece)
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 class PlainFiles(Files):
     """Files that never had a manifest: a folder, or one file of it. Called "not verified"."""
 
@@ -57,7 +75,9 @@ class PlainFiles(Files):
 
     def text(self, name: str) -> str:
         """Return a JSON file's text."""
-        return read_text(self._storage, self._known(name))
+        text = read_text(self._storage, self._known(name))
+        self._check_not_shown_over(name)
+        return text
 
     def size(self, name: str) -> int:
         """Return a file's size in bytes."""
@@ -66,9 +86,26 @@ class PlainFiles(Files):
             raise NotFoundError(f"{name} in {self.location} is gone")
         return entry.size
 
+    def leads_out(self, name: str) -> bool:
+        """Whether links lead from a name to somewhere outside."""
+        return self._storage.leads_out(self._known(name))
+
     def open(self, name: str) -> BinaryIO:
         """Open a file of bytes, which come as they are."""
-        return cast(BinaryIO, open_plain(self._storage.open(self._known(name))))
+        reader = self._storage.open(self._known(name))
+        # What was opened stays what it is; a save that came before may have replaced it.
+        try:
+            self._check_not_shown_over(name)
+        except BaseException:
+            reader.close()
+            raise
+        return cast(BinaryIO, open_plain(reader))
+
+    def _check_not_shown_over(self, name: str) -> None:
+        """Refuse a file that the view of a first save, committed since, has taken the place of."""
+        state = None if self.named else newest_generation(self._storage)
+        if state is not None and name in {*state.manifest.texts, *state.manifest.files}:
+            raise _shown_over(self.location, state)
 
     def _known(self, name: str) -> str:
         if name not in self._names:
@@ -101,7 +138,7 @@ class CommittedFiles(Files):
         self.manifest: Manifest = state.manifest
         self.state = state
         self.edits = dict(edits)
-        self._storage = storage
+        self.storage = storage
         self._present = present
 
     def names(self) -> tuple[str, ...]:
@@ -132,13 +169,13 @@ class CommittedFiles(Files):
             held = ", ".join(self.manifest.files) or "none"
             raise NotFoundError(f"no {name} in {self.location}; its files of bytes: {held}")
         try:
-            reader = self._storage.open(self.path(name))
+            reader = self.storage.open(self.path(name))
         except NotFoundError as error:
             raise self._absent(name) from error
         return cast(
             BinaryIO,
             open_proved(
-                _Pinned(reader, self, name), entry.digest, lambda found: self._fault(name, found)
+                _Pinned(reader, self, name), entry.digest, lambda found: self.fault(name, found)
             ),
         )
 
@@ -149,7 +186,7 @@ class CommittedFiles(Files):
             NotFoundError: the file is gone, though the manifest has its text.
         """
         try:
-            return read_text(self._storage, self.path(name))
+            return read_text(self.storage, self.path(name))
         except NotFoundError as error:
             raise self._absent(name) from error
 
@@ -164,8 +201,10 @@ class CommittedFiles(Files):
     def superseded(self) -> SupersededError | None:
         """Return the error to raise where this state is gone by now, else None."""
         if not self.state.folder:
-            return None
-        again = read_manifest(self._storage, self.state.folder)
+            # Of a person's own folder: since then somebody may have saved into it.
+            state = None if self._present is None else newest_generation(self.storage)
+            return None if state is None else _shown_over(self.location, state)
+        again = read_manifest(self.storage, self.state.folder)
         if again is not None and again.write_id == self.manifest.write_id:
             return None
         return SupersededError(
@@ -173,20 +212,30 @@ class CommittedFiles(Files):
             "opened; open the location again"
         )
 
+    def fault(self, name: str, found: str) -> CkptstoreError:
+        """Return the error for a file that is not what was committed: damage, or superseded."""
+        gone = self.superseded()
+        if gone is not None:
+            return gone
+        called, cure = name, f"restore it with ckptstore sync --prove GOOD_COPY {self.location}"
+        if self.manifest.generation is not None and self.state.folder:
+            cure += ", or adopt what is there with ckptstore doctor --adopt"
+        elif self.state.folder:
+            called = self.path(name)  # Of a history's step, the folder says which.
+        return CorruptionError(f"{called} in {self.location} is damaged: {found}; {cure}")
+
     def _absent(self, name: str) -> CkptstoreError:
         return self.superseded() or NotFoundError(
             f"{name} is listed in {MANIFEST} of {self.location}, and is not there; "
             "copy it from where this checkpoint came from"
         )
 
-    def _fault(self, name: str, found: str) -> CkptstoreError:
-        gone = self.superseded()
-        if gone is not None:
-            return gone
-        cure = f"restore it with ckptstore sync GOOD_COPY {self.location}"
-        if self.manifest.generation is not None and self.state.folder:
-            cure += ", or adopt what is there with ckptstore doctor --adopt"
-        return CorruptionError(f"{name} in {self.location} is damaged: {found}; {cure}")
+
+def _shown_over(location: str, state: Committed) -> SupersededError:
+    return SupersededError(
+        f"the plain files of {location} were replaced by {state.manifest.called} since they were "
+        "opened; open the location again"
+    )
 
 
 class _Pinned(RangeReader):
@@ -204,7 +253,7 @@ class _Pinned(RangeReader):
         except NotFoundError as error:
             raise self._files._absent(self._name) from error
         except CorruptionError as error:
-            raise self._files._fault(self._name, "it became shorter while it was read") from error
+            raise self._files.fault(self._name, "it became shorter while it was read") from error
 
     def close(self) -> None:
         self._reader.close()

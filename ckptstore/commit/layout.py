@@ -83,14 +83,14 @@ def read_manifest(storage: Storage, folder: str) -> Manifest | None:
         return None
     if len(data) > _MOST_MANIFEST:
         raise CorruptionError(f"{where} is larger than {_MOST_MANIFEST} bytes; not read")
-    if not folder and "ckptstore" not in parse_json(data, where):
+    if not folder and not {"ckptstore", "write_id"} & parse_json(data, where).keys():
         return None  # Among a person's own files, another program's manifest.json.
     manifest = Manifest.from_json(data, where)
-    expected = {
-        generation_folder(manifest.generation or 0),
-        step_folder(manifest.step or 0),
-    }
-    if folder and folder not in expected:
+    if manifest.generation is not None:
+        expected = generation_folder(manifest.generation)
+    else:
+        expected = step_folder(manifest.step or 0)
+    if folder and folder != expected:
         raise CorruptionError(
             f"{where} is that of generation {manifest.generation}, step {manifest.step}; "
             "move the folder back to where it was"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Collection
 from contextlib import suppress
 
 from ckptstore.commit.edits import check_replaced
 from ckptstore.commit.layout import (
     GENERATIONS,
-    STEP,
     Committed,
     generation_folder,
     generations,
@@ -20,16 +17,13 @@ from ckptstore.commit.layout import (
     step_folder,
     steps,
 )
-from ckptstore.commit.view import view_manifest
+from ckptstore.commit.view import left_behind, view_manifest
 from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError, UnsupportedError
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage.base import Storage
-from ckptstore.storage.names import TEMPORARY
 
 __all__ = [
     "leftover_generations",
-    "old_step_leftovers",
-    "old_temporaries",
     "remove_everything",
     "remove_folder",
     "remove_older",
@@ -38,11 +32,12 @@ __all__ = [
     "remove_step",
 ]
 
-_OWN_NAME = re.compile(r"\.[0-9a-f]{12}(\.|$)")  # With the id of the write in it.
 
-
-def remove_state(storage: Storage, state: Committed) -> bool:
+def remove_state(storage: Storage, state: Committed, *, durable: bool = True) -> bool:
     """Remove a committed state; return False where it was gone or another's already.
+
+    With ``durable`` a loss of power leaves all of it or no manifest: on a disk the order of two
+    removals counts only if the first is made safe before the second.
 
     A name that carries the write id is this state's for ever. A plain one may by the time of its
     removal be a newer save's of the same step: it goes only while it is the file that was there
@@ -53,6 +48,8 @@ def remove_state(storage: Storage, state: Committed) -> bool:
     if found is None or found.write_id != state.manifest.write_id:
         return False
     storage.delete(state.path(MANIFEST))
+    if durable:
+        storage.flush(state.folder)
     after = storage.list(state.folder).files
     for path in state.manifest.paths():
         own = state.manifest.write_id in path
@@ -67,8 +64,7 @@ def remove_step(storage: Storage, step: int) -> None:
     try:
         manifest = read_manifest(storage, folder)
     except (CorruptionError, UnsafeError, UnsupportedError):
-        storage.delete(f"{folder}/{MANIFEST}")
-        remove_folder(storage, folder)
+        _remove_manifest_first(storage, folder)
         return
     if manifest is not None:
         remove_state(storage, Committed(folder, manifest))
@@ -76,16 +72,39 @@ def remove_step(storage: Storage, step: int) -> None:
 
 def remove_single(storage: Storage) -> None:
     """Remove the view and every generation, the newest last: while it is there, all is whole."""
-    view = view_manifest(storage)
-    there = storage.list("").files
-    for name in shown_names(view, there):
+    numbers = generations(storage)
+    for name in _to_go(storage, numbers):
         storage.delete(name)
-    for number in generations(storage):
-        folder = generation_folder(number)
-        storage.delete(f"{folder}/{MANIFEST}")
-        remove_folder(storage, folder)
+    storage.flush("")  # Without its generation a part of the view would pass for a checkpoint.
+    for number in numbers:
+        _remove_manifest_first(storage, generation_folder(number))
     for folder in storage.list(GENERATIONS).folders:
-        remove_folder(storage, f"{GENERATIONS}/{folder}")
+        # Another writer may have committed one since: whole or absent it has to be, too.
+        _remove_manifest_first(storage, f"{GENERATIONS}/{folder}")
+
+
+def _remove_manifest_first(storage: Storage, folder: str) -> None:
+    storage.delete(f"{folder}/{MANIFEST}")
+    storage.flush(folder)
+    remove_folder(storage, folder)
+
+
+def _to_go(storage: Storage, numbers: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the names of the view's files, in the order of their removal.
+
+    Where a generation says what is whole, the view's manifest goes last: whoever completes this
+    removal finds by it what is left. What a refresh that was cut off put there goes by its bytes.
+    """
+    view, there = view_manifest(storage), storage.list("").files
+    names = shown_names(view, there)
+    if not numbers:
+        return names
+    strays: tuple[str, ...] = ()
+    with suppress(CorruptionError, UnsafeError, UnsupportedError):
+        newest = read_manifest(storage, generation_folder(numbers[-1]))
+        if newest is not None:
+            strays = left_behind(storage, newest, there.keys() - {*names}, own=True)
+    return (*strays, *sorted(names, key=lambda name: name == MANIFEST))
 
 
 def shown_names(view: Manifest | None, there: Collection[str]) -> tuple[str, ...]:
@@ -101,7 +120,8 @@ def remove_older(storage: Storage, newest: int) -> None:
             folder = generation_folder(number)
             manifest = read_manifest(storage, folder)
             if manifest is not None:
-                remove_state(storage, Committed(folder, manifest))
+                # Of an older generation nothing is asked any more, so its removal may be torn.
+                remove_state(storage, Committed(folder, manifest), durable=False)
     for folder in leftover_generations(storage):
         remove_folder(storage, folder)
 
@@ -160,54 +180,3 @@ def _check_not_replaced(storage: Storage) -> None:
         return  # Nobody can say any more what was shown, and removing is the way out.
     if state is not None:
         check_replaced(storage, state)
-
-
-def old_step_leftovers(storage: Storage, *, older_than: float) -> tuple[str, ...]:
-    """Return the folders that a killed save left in a history of ours.
-
-    They have a step's name and no manifest, hold nothing but what a save writes, and their
-    newest file is older than some seconds. Where nothing was committed nothing is ours.
-    """
-    committed = steps(storage)
-    if not committed:
-        return ()
-    ours = _names_in(storage, committed)
-    oldest = time.time() - older_than
-    found = []
-    for folder in storage.list("").folders:
-        name = folder.removeprefix(STEP)
-        if name == folder or not is_number(name) or int(name) in committed:
-            continue
-        files = storage.list(folder)
-        old = all(entry.modified < oldest for entry in files.files.values())
-        if old and not files.folders and all(_written(file, ours) for file in files.files):
-            found.append(folder)
-    return tuple(found)
-
-
-def _names_in(storage: Storage, committed: tuple[int, ...]) -> set[str]:
-    """Return the plain names of the files of the newest step that can be read."""
-    for step in reversed(committed):
-        with suppress(CorruptionError, UnsafeError, UnsupportedError):
-            manifest = read_manifest(storage, step_folder(step))
-            if manifest is not None:
-                return {*manifest.texts, *manifest.files}
-    return set()
-
-
-def _written(name: str, ours: set[str]) -> bool:
-    """Whether a save may have written a file: under a plain name, its own, or a temporary one."""
-    return name in ours or name.startswith(TEMPORARY) or _OWN_NAME.search(name) is not None
-
-
-def old_temporaries(storage: Storage, *, older_than: float) -> tuple[str, ...]:
-    """Return the temporary files at the top and in the steps that a killed writer left there."""
-    oldest = time.time() - older_than
-    folders = [folder for folder in storage.list("").folders if folder.startswith(STEP)]
-    found = [
-        entry
-        for folder in ("", *folders)
-        for name, entry in storage.list(folder).files.items()
-        if name.startswith(TEMPORARY)
-    ]
-    return tuple(entry.name for entry in found if entry.modified < oldest)

@@ -6,18 +6,22 @@ from collections.abc import Iterator
 
 from ckptstore.commit.edits import Look, look, replaced_error
 from ckptstore.commit.files import read_text
-from ckptstore.commit.layout import newest_generation, read_manifest, step_folder, steps
-from ckptstore.commit.remove import (
-    leftover_generations,
-    old_step_leftovers,
-    old_temporaries,
-    remove_folder,
+from ckptstore.commit.layout import (
+    GENERATIONS,
+    Committed,
+    newest_generation,
+    read_manifest,
+    step_folder,
+    steps,
 )
+from ckptstore.commit.leftovers import Leftovers, find_leftovers, remove_leftovers
 from ckptstore.commit.save import Index, Save, save_generation
-from ckptstore.commit.view import put_back, show, shows
-from ckptstore.errors import CkptstoreError, NotFoundError
+from ckptstore.commit.shown import rotten
+from ckptstore.commit.view import put_back, show, shows, view_manifest
+from ckptstore.errors import CkptstoreError, ConflictError, NotFoundError
 from ckptstore.formats.base import NewFiles
 from ckptstore.storage.base import Storage
+from ckptstore.storage.names import TEMPORARY
 
 __all__ = ["adopt_view", "repair"]
 
@@ -26,26 +30,40 @@ _PIECE = 8 * 2**20
 
 
 def repair(
-    storage: Storage, *, restore: bool = False, dry_run: bool = False, small_view: bool = False
+    storage: Storage,
+    *,
+    restore: bool = False,
+    dry_run: bool = False,
+    small_view: bool = False,
+    older_than: float = _DAY,
 ) -> tuple[str, ...]:
     """Refresh a view that is behind, and remove leftovers that can no longer count.
 
+    Guarantee: no file of a writer that may still commit is touched (G2).
+
     Args:
-        restore: put the newest generation's files back where somebody replaced them.
+        restore: put the newest generation's files back where somebody replaced them, and where
+            copies in the view are damaged: each is read.
         dry_run: only say what would be done.
         small_view: whether the view holds JSON and manifest only.
+        older_than: seconds by the storage's clock, after which files that are in no manifest,
+            and might still get into one, count as left behind.
 
     Returns:
-        What was done, or would be, a line each.
+        What was done, or would be, a line each; and what is left alone, and why.
 
     Raises:
         NotFoundError: there is nothing at all.
         ConflictError: somebody replaced a file in the view, and ``restore`` was not asked for.
     """
-    if not steps(storage) and newest_generation(storage) is None and not storage.list("").files:
+    found = find_leftovers(storage, older_than=older_than)
+    there = storage.list("")
+    if not (steps(storage) or there.files or GENERATIONS in there.folders or found.uploads):
         raise NotFoundError(f"no checkpoint in {storage.location}: nothing is there")
-    view = _repair_view(storage, restore=restore, dry_run=dry_run, small=small_view)
-    return (*view, *_remove_leftovers(storage, dry_run=dry_run), *_damaged(storage))
+    view = tuple(_repair_view(storage, restore=restore, dry_run=dry_run, small=small_view))
+    if not dry_run:
+        remove_leftovers(storage, found)
+    return (*view, *_said(found, dry_run=dry_run), *_damaged(storage))
 
 
 def adopt_view(
@@ -61,8 +79,13 @@ def adopt_view(
     Args:
         index: reads the tensor index of a file just written, and refuses what is not safe.
 
+    What a late refresh has left in the view was put there by nobody: of that the generation's
+    own files are taken.
+
     Raises:
         NotFoundError: there is no generation, or the view has no files.
+        ConflictError: the view is not that of the newest generation, or changes meanwhile;
+            nothing was committed.
         UnsafeError: a file in the view holds more than tensors.
     """
     state = newest_generation(storage)
@@ -74,13 +97,17 @@ def adopt_view(
     names = [name for name in state.manifest.files if name in there]
     if not names:
         raise NotFoundError(f"the view of {storage.location} holds none of the checkpoint's files")
+    late = _look_to_adopt(storage, state).late
 
     def write(files: NewFiles) -> None:
-        for name in state.manifest.texts:
+        for name, entry in state.manifest.texts.items():
             if name in there:
-                files.write_text(name, read_text(storage, name))
+                files.write_text(name, entry.text if name in late else read_text(storage, name))
         for name in names:
-            _copy(storage, name, files)
+            path = state.path(state.manifest.files[name].path) if name in late else name
+            _copy(storage, path, name, files)
+        if _look_to_adopt(storage, state).late != late:
+            raise _not_adopted(storage, state)
 
     if dry_run:
         return (f"would commit the view as a new generation: {', '.join(names)}",)
@@ -98,9 +125,28 @@ def adopt_view(
     return (f"committed the view as generation {new.manifest.generation}: {', '.join(names)}",)
 
 
-def _copy(storage: Storage, name: str, files: NewFiles) -> None:
+def _look_to_adopt(storage: Storage, state: Committed) -> Look:
+    """Look at the view of the newest generation: any other is a mixture, or nobody's."""
+    view = view_manifest(storage)
+    if view is not None and view.write_id == state.manifest.write_id:
+        found = look(storage, state, thorough=True)
+        top = newest_generation(storage)
+        if found is not None and top is not None and top.manifest.write_id == view.write_id:
+            return found
+    raise _not_adopted(storage, state)
+
+
+def _not_adopted(storage: Storage, state: Committed) -> ConflictError:
+    return ConflictError(
+        f"the view of {storage.location} is not that of {state.manifest.called}, or is being "
+        "replaced, so it may hold files of two states; nothing was committed, ckptstore doctor "
+        f"--fix {storage.location} refreshes it (copy your own file elsewhere before)"
+    )
+
+
+def _copy(storage: Storage, path: str, name: str, files: NewFiles) -> None:
     buffer = memoryview(bytearray(_PIECE))
-    with storage.open(name) as reader, files.create(name, expected_size=reader.size) as sink:
+    with storage.open(path) as reader, files.create(name, expected_size=reader.size) as sink:
         for start in range(0, reader.size, _PIECE):
             piece = buffer[: min(_PIECE, reader.size - start)]
             reader.readinto(start, piece)
@@ -112,14 +158,15 @@ def _repair_view(storage: Storage, *, restore: bool, dry_run: bool, small: bool)
     if state is None:
         return
     number = state.manifest.generation
-    found = look(storage, state) or Look({})
+    found = look(storage, state, thorough=True) or Look({})
     if found.replaced and not restore:
         raise replaced_error(storage, found.replaced)
-    if found.replaced:
+    wrong = tuple(dict.fromkeys((*found.replaced, *(rotten(storage, state) if restore else ()))))
+    if wrong:
         if not dry_run:
-            put_back(storage, state, found.replaced)
+            put_back(storage, state, wrong)
         verb = "would put" if dry_run else "put"
-        yield f"{verb} {', '.join(found.replaced)} of generation {number} back into the view"
+        yield f"{verb} {', '.join(wrong)} of generation {number} back into the view"
     elif found.late or not shows(storage, state, small=small):
         if not dry_run:
             show(storage, state, small=small, durable=True, edited=found.edits)
@@ -135,17 +182,14 @@ def _damaged(storage: Storage) -> Iterator[str]:
             yield (f"left alone: {error}; ckptstore rm --step {step} {storage.location} removes it")
 
 
-def _remove_leftovers(storage: Storage, *, dry_run: bool) -> Iterator[str]:
-    verb = "would remove" if dry_run else "removed"
-    folders = (
-        *leftover_generations(storage),
-        *old_step_leftovers(storage, older_than=_DAY),
-    )
-    for folder in folders:
-        if not dry_run:
-            remove_folder(storage, folder)
-        yield f"{verb} the leftover {folder}"
-    for name in old_temporaries(storage, older_than=_DAY):
-        if not dry_run:
-            storage.delete(name)
-        yield f"{verb} the temporary {name}"
+def _said(found: Leftovers, *, dry_run: bool) -> Iterator[str]:
+    removed, given_up = ("would remove", "would give up") if dry_run else ("removed", "gave up")
+    for folder in found.folders:
+        yield f"{removed} the leftover {folder}"
+    for entry in found.files:
+        kind = "temporary" if entry.name.rpartition("/")[2].startswith(TEMPORARY) else "leftover"
+        yield f"{removed} the {kind} {entry.name}"
+    for upload in found.uploads:
+        yield f"{given_up} the unfinished upload of {upload.name}"
+    for phrase in found.unclear:
+        yield f"left alone: {phrase}"

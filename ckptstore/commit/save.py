@@ -44,6 +44,7 @@ class Save:
         fingerprint: of the tokenizer's vocabulary.
         durable: whether it must survive a loss of power.
         small_view: whether the view holds JSON and manifest only.
+        anew: write a step also where the same content is committed, because its bytes are damaged.
     """
 
     write: Callable[[NewFiles], None]
@@ -54,6 +55,7 @@ class Save:
     fingerprint: str | None = None
     durable: bool = True
     small_view: bool = False
+    anew: bool = False
 
     def manifest(self, generation: int | None, base: Manifest | None = None) -> Manifest:
         """Return the manifest to start from."""
@@ -156,11 +158,12 @@ def save_step(storage: Storage, save: Save, *, overwrite: bool) -> Committed:
     if existing is not None:
         rehearsal = Rehearsal(save.manifest(None))
         save.write(rehearsal)
-        if rehearsal.manifest.same_content(existing):
+        same = rehearsal.manifest.same_content(existing)
+        if same and not save.anew:
             if save.durable:  # Whoever wrote it may not have asked for that, or died before.
                 storage.flush(folder)
             return Committed(folder, existing)
-        if not overwrite:
+        if not same and not overwrite:
             raise ConflictError(
                 f"step {save.step} is in {storage.location} already, with other content; "
                 "pass overwrite=True to replace it, or go back with Store(...).rewind(step)"

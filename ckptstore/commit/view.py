@@ -7,14 +7,22 @@ until it shows the newest; a refresh that was cut off is completed by the next s
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 
+from ckptstore.commit.files import digest_of
 from ckptstore.commit.layout import Committed, newest_generation, read_manifest
-from ckptstore.errors import ConflictError, CorruptionError, NotFoundError
+from ckptstore.errors import (
+    ConflictError,
+    CorruptionError,
+    NotFoundError,
+    UnsafeError,
+    UnsupportedError,
+)
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage.base import Storage
 
-__all__ = ["put_back", "show", "shows", "view_manifest"]
+__all__ = ["as_shown", "left_behind", "put_back", "show", "shows", "view_manifest"]
 
 _TRIES = 10
 
@@ -53,9 +61,12 @@ def show(
 
 
 def put_back(storage: Storage, state: Committed, names: tuple[str, ...]) -> None:
-    """Put files of a generation back into its view; hand edits of the JSON stay."""
+    """Put files of a generation back into its view; hand edits of the other JSON stay."""
     for name in names:
-        storage.copy(state.path(state.manifest.files[name].path), name)
+        if name in state.manifest.texts:
+            storage.replace(name, state.manifest.texts[name].text.encode())
+        else:
+            storage.copy(state.path(state.manifest.files[name].path), name)
     view = view_manifest(storage)
     if view is not None:
         listed = storage.list("").files
@@ -73,12 +84,46 @@ def shows(storage: Storage, state: Committed, *, small: bool) -> bool:
     return names <= storage.list("").files.keys()
 
 
+def left_behind(
+    storage: Storage, manifest: Manifest, names: Collection[str], *, own: bool = False
+) -> tuple[str, ...]:
+    """Return those of some files in the view whose bytes are a forerunner's of a generation.
+
+    Args:
+        storage: where; a file that has a forerunner's name is read.
+        manifest: the generation's.
+        names: the files.
+        own: the generation's own files too.
+    """
+    known = {name: {*digests} for name, digests in manifest.earlier.items()}
+    if own:
+        for name, text in manifest.texts.items():
+            known.setdefault(name, set()).add(text.sha256)
+        for name, file in manifest.files.items():
+            known.setdefault(name, set()).add(file.digest.sha256)
+    found = []
+    for name in sorted(known.keys() & {*names}):
+        with suppress(NotFoundError, CorruptionError):  # It changes at this moment: another's.
+            if digest_of(storage, name) in known[name]:
+                found.append(name)
+    return tuple(found)
+
+
 def view_manifest(storage: Storage) -> Manifest | None:
     """Return the view's manifest; None too where it is broken, since nothing depends on it."""
     try:
         return read_manifest(storage, "")
-    except CorruptionError:
+    except (CorruptionError, UnsafeError, UnsupportedError):
         return None
+
+
+def as_shown(manifest: Manifest) -> Manifest:
+    """Return a generation's manifest under the plain names of its view."""
+    return replace(
+        manifest,
+        texts={name: replace(entry, path=name) for name, entry in manifest.texts.items()},
+        files={name: replace(entry, path=name) for name, entry in manifest.files.items()},
+    )
 
 
 def _refresh(
@@ -95,18 +140,18 @@ def _refresh(
     for name, text in manifest.texts.items():
         if name not in edited:
             storage.replace(name, text.text.encode(), durable=durable)
-    if before is not None:
-        for name in {*before.files, *before.texts} - {*shown, *manifest.texts}:
-            storage.delete(name)
     listed = storage.list("").files
+    for name in manifest.texts.keys() & listed.keys() - {*edited}:
+        if listed[name].size < len(manifest.texts[name].text.encode()):
+            return False  # Not taken whole; under this manifest it would pass for an edit.
+    stale = {*before.files, *before.texts} if before is not None else set()
+    # A refresh that was cut off put files there that no manifest of the view ever named.
+    stale |= {*left_behind(storage, manifest, listed.keys() - stale - {*shown, *manifest.texts})}
+    for name in stale - {*shown, *manifest.texts}:
+        storage.delete(name)
     names = {*shown, *manifest.texts} - {*edited}
     versions = {n: e.version for n, e in listed.items() if n in names and e.version is not None}
-    view = replace(
-        manifest,
-        texts={name: replace(entry, path=name) for name, entry in manifest.texts.items()},
-        files={name: replace(entry, path=name) for name, entry in manifest.files.items()},
-        shown=versions,
-    )
+    view = replace(as_shown(manifest), shown=versions)
     storage.replace(MANIFEST, view.to_json().encode(), durable=durable)
     if durable:
         storage.flush("")

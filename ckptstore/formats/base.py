@@ -54,6 +54,14 @@ class Files(ABC):
             NotFoundError: there is no such file.
         """
 
+    def leads_out(self, name: str) -> bool:
+        """Whether links lead from a name to somewhere outside, where nothing proves the bytes.
+
+        Where the name was read from data, such a file is not to be opened (G5); under a name that
+        the format itself looks for, the link is the user's own.
+        """
+        return False
+
     @abstractmethod
     def open(self, name: str) -> BinaryIO:
         """Open a file of bytes for reading at any place (`read`, `readinto`, `seek`, `tell`).

@@ -94,6 +94,8 @@ class _BundleReader(Reader):
             for name, value in fields.items()
             if name.endswith(_FILE) and name != "optimizer_file" and self._is_state(value)
         }
+        for chosen in {optimizer, *self._states.values()} & (self._names - {OPTIMIZER}):
+            self._check_inside(chosen)
 
     def tensors(self) -> dict[str, TensorInfo]:
         """Return the model's tensors: from the manifest, or from the directory of model.pt."""
@@ -185,10 +187,24 @@ class _BundleReader(Reader):
             return False
         return file.endswith(".pt") and file not in (MODEL, OPTIMIZER)
 
+    def _check_inside(self, name: str) -> None:
+        """Refuse a file that data chose, where it is a link to somewhere outside (G5)."""
+        if self._files.leads_out(name):
+            raise UnsafeError(
+                f"{self._where(TRAINING)} names {name!r}, a link that leads out of "
+                f"{self._files.location}; not followed, put the file itself in its place"
+            )
+
     def _load(self, name: str, map_location: Any, names: Sequence[str] | None = None) -> Any:
         from ckptstore import tensors
 
-        with self._files.open(name) as file:
+        try:
+            opened = self._files.open(name)
+        except NotFoundError as error:
+            if name == MODEL:  # The one file that a checkpoint is nothing without.
+                raise CorruptionError(str(error)) from error
+            raise
+        with opened as file:
             return tensors.load(
                 file,
                 map_location=map_location,

@@ -28,6 +28,8 @@ _KNOWN = (_MODEL, _OPTIMIZER, "config", "tokenizer", "step")
 _MASK = re.compile(r"blocks\.\d+\.sa\.heads\.\d+\.tril")
 # Extra keys stay fields while a bundle's training_state.json has room for them.
 _MOST_FIELDS = 600
+# A pickle may hold one long text a million times; written out as JSON it would have no end.
+_MOST_LETTERS = 16 * 2**20
 
 
 class LegacyFormat(Format):
@@ -152,6 +154,7 @@ class _LegacyReader(Reader):
         if not isinstance(plain, dict):
             raise CorruptionError(
                 f"{self._where} has a {key!r} that is no JSON object but a {type(value).__name__}"
+                + (" of more than JSON has, or of too much" if isinstance(value, dict) else "")
             )
         return plain
 
@@ -210,15 +213,25 @@ def _state_name(key: str, root: Mapping[Any, Any]) -> str:
 _NOT_JSON = object()
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it, or a marker where JSON has no such thing."""
+def _plain(value: Any, written: list[int] | None = None) -> Any:
+    """Return a value as JSON has it, or a marker where JSON has no such thing, or too much of it.
+
+    Args:
+        value: out of a pickle.
+        written: the letters of all that it is part of, so far.
+    """
+    written = [0] if written is None else written
+    written[0] += len(value) if isinstance(value, (str, list, tuple, dict)) else 1
+    if written[0] > _MOST_LETTERS:
+        return _NOT_JSON
     if isinstance(value, ptfile.Token):
         return str(value)
     if isinstance(value, dict):
-        items = {str(key): _plain(inner) for key, inner in value.items()}
+        written[0] += sum(len(key) for key in value if isinstance(key, str))
+        items = {str(key): _plain(inner, written) for key, inner in value.items()}
         return _NOT_JSON if _NOT_JSON in items.values() else items
     if isinstance(value, (list, tuple)):
-        values = [_plain(inner) for inner in value]
+        values = [_plain(inner, written) for inner in value]
         return _NOT_JSON if any(inner is _NOT_JSON for inner in values) else values
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return _NOT_JSON

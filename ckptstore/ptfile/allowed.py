@@ -8,6 +8,7 @@ written, and a length would be allocated at once.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -56,11 +57,20 @@ _QSCHEMES = (
 _MOST_DIMENSIONS = 64
 _MOST = 2**63 - 1
 _MOST_KEY_DEPTH = 4
+_MOST_KEY_PARTS = 1000
+_DEVICE = re.compile(r"[a-z][a-z0-9_]{0,62}(?::([0-9]{1,3}))?")
+_MOST_DEVICE = 127
 
 
 def checked_key(key: Any, depth: int = _MOST_KEY_DEPTH) -> Any:
-    """Return a dictionary key that is safe to hash; deep tuples would exhaust the C stack."""
+    """Return a dictionary key that is safe to hash, and to show.
+
+    Deep tuples would exhaust the C stack, and wide ones make names without an end.
+    """
     if isinstance(key, tuple) and depth:
+        sizes = [len(part) if isinstance(part, (str, bytes)) else 1 for part in key]
+        if sum(sizes) > _MOST_KEY_PARTS:
+            raise ValueError(f"a tuple of more than {_MOST_KEY_PARTS} parts and letters as a key")
         for inner in key:
             checked_key(inner, depth - 1)
     elif not isinstance(key, (str, bytes, int, float, complex, type(None), Token)):
@@ -138,7 +148,7 @@ def _rebuild_qtensor(
     requires_grad: Any,
     hooks: Any,
 ) -> TensorStub:
-    stub = _tensor(storage, offset, size, stride)
+    stub = _all_there(_tensor(storage, offset, size, stride))
     _named(quantizer[0], "qscheme")
     parts = tuple(_part(part) for part in quantizer if isinstance(part, TensorStub))
     return replace(_finished(stub, requires_grad, hooks, plain=False), parts=parts)
@@ -149,7 +159,9 @@ def _rebuild_sparse(layout: Any, data: Any) -> TensorStub:
     shape = next(part for part in data[2:] if isinstance(part, (Size, tuple, list)))
     if _named(layout, "layout") == "strided" or len(parts) not in (2, 3):
         raise ValueError("a sparse tensor that is none")
-    return TensorStub(parts[-1].dtype, _counts(shape), (), 0, None, parts=parts, plain=False)
+    # One that is made of parts that ask for gradients does so too.
+    asks = any(part.requires_grad for part in parts)
+    return TensorStub(parts[-1].dtype, _counts(shape), (), 0, None, asks, parts=parts, plain=False)
 
 
 def _rebuild_nested(buffer: Any, *layout: Any) -> TensorStub:
@@ -184,7 +196,7 @@ def _rebuild_wrapper(
 
 
 def _rebuild_on_device(data: Any, dtype: Any, device: Any, requires_grad: Any) -> TensorStub:
-    stub = replace(_checked_tensor(data), requires_grad=bool(requires_grad), plain=False)
+    stub = replace(_all_there(data), requires_grad=bool(requires_grad), plain=False)
     return replace(stub, dtype=_named(dtype, "dtype"))
 
 
@@ -217,6 +229,16 @@ def _checked_tensor(value: Any) -> TensorStub:
     return value
 
 
+def _all_there(value: Any) -> TensorStub:
+    """Return a tensor of which torch makes a copy; one expanded row would take any memory."""
+    stub = _checked_tensor(value)
+    if stub.storage is not None and stub.nbytes > stub.storage.nbytes:
+        raise ValueError(
+            f"a tensor of {stub.nbytes} bytes of which {stub.storage.nbytes} are there"
+        )
+    return stub
+
+
 def _part(value: Any) -> TensorStub:
     """Return a tensor that another one is made of; it has bytes of its own."""
     stub = _checked_tensor(value)
@@ -236,9 +258,12 @@ def _size(values: Any = ()) -> Size:
 
 
 def _device(kind: Any, index: Any = None) -> Token:
-    if not isinstance(kind, str):
+    name = kind if index is None else f"{kind}:{_count(index)}"
+    # torch keeps the number in seven bits, and takes a larger one for another.
+    found = _DEVICE.fullmatch(name) if isinstance(kind, str) else None
+    if found is None or int(found[1] or 0) > _MOST_DEVICE:
         raise ValueError("a device that is none")
-    return Token("device", kind if index is None else f"{kind}:{_count(index)}")
+    return Token("device", name)
 
 
 def _layout(name: Any) -> Token:

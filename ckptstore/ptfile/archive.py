@@ -3,9 +3,12 @@
 torch looks records up by name and believes the directory, so the rules are:
 
 1. Every member is STORED, and its name stays below the archive's one folder.
-2. No name stands there twice, in any case: torch's lookup ignores case.
+2. No name stands there twice, in any case: torch's lookup ignores case. For the same reason
+   none differs only by case from one that torch asks for: torch would find it, others not.
 3. No two members overlap, and all lie between the file's start and its directory.
 4. A local header says the same as the directory; it is looked at when its record is read.
+5. No attribute calls a member a folder whose name does not: torch would take it for read without
+   reading it, and give out whatever was in that memory before.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ _CENTRAL = struct.Struct("<4s6H3I5H2I")
 _LOCAL = struct.Struct("<4s5H3I2H")
 _HARMLESS_FLAGS = 0x0808  # sizes follow the data; the name is UTF-8
 _SIZES_FOLLOW = 0x0008
+_IS_FOLDER = 0x10
+_ASKED_FOR = {b"data.pkl", b"byteorder", b"version", b".data/version", b"constants.pkl"}
+_ASKED_FOR |= {b".format_version", b".storage_alignment"}
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,12 @@ def read_archive(spans: Spans, where: str) -> Archive:
     members = _parse_directory(spans.get(start, size), count, where)
     _check_layout(members, start, where)
     folder = members[0][0].split(b"/")[0] + b"/" if members else b""
+    for member, _, _, _ in members:
+        inside = member[len(folder) :]
+        if member.lower().startswith(folder.lower()) and (
+            not member.startswith(folder) or inside.lower() in _ASKED_FOR - {inside}
+        ):
+            raise _damaged(where, f"its member {_shown(member)} is in capitals")
     limits = sorted(header for _, header, _, _ in members)
     after = dict(zip(limits, [*limits[1:], start], strict=True))
     records = {
@@ -211,8 +223,8 @@ def _find_directory(spans: Spans, where: str) -> tuple[int, int, int]:
         raise _truncated(where)
     locator = end - _END64_LOCATOR.size
     if locator >= 0 and spans.get(locator, 4) == b"PK\6\7":
-        _, _, end64, _ = _END64_LOCATOR.unpack(spans.get(locator, _END64_LOCATOR.size))
-        if end64 != locator - _END64.size:
+        _, disk64, end64, disks = _END64_LOCATOR.unpack(spans.get(locator, _END64_LOCATOR.size))
+        if end64 != locator - _END64.size or disk64 or disks > 1:
             raise _damaged(where, "the two ends of its directory disagree")
         signature, _, _, _, disk, first_disk, here64, count64, size64, start64 = _END64.unpack(
             spans.get(end64, _END64.size)
@@ -240,7 +252,7 @@ def _parse_directory(raw: bytes, count: int, where: str) -> list[tuple[bytes, in
             raise _damaged(where, "its directory is cut off")
         fields = _CENTRAL.unpack_from(raw, at)
         signature, _, _, flags, method, _, _, crc32, packed, size = fields[:10]
-        named, extra, comment, disk, _, _, header = fields[10:]
+        named, extra, comment, disk, _, attributes, header = fields[10:]
         name = raw[at + _CENTRAL.size :][:named]
         tail = raw[at + _CENTRAL.size + named :][:extra]
         at += _CENTRAL.size + named + extra + comment
@@ -252,6 +264,8 @@ def _parse_directory(raw: bytes, count: int, where: str) -> list[tuple[bytes, in
                 where,
                 f"its member {_shown(name)} is compressed or encrypted, which torch never does",
             )
+        if attributes & _IS_FOLDER and not name.endswith(b"/"):
+            raise _damaged(where, f"its member {_shown(name)} is called a folder")
         _check_name(name, size, where)
         members.append((name, header, size, crc32))
     if at != len(raw):

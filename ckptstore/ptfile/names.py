@@ -19,6 +19,7 @@ _COMPILED = "_orig_mod."
 _PREFIXES = (_COMPILED, "module.")
 _MOST_DEPTH = 100
 _MOST_AGAIN = 100_000
+_MOST_LETTERS = 2**26
 
 Value = TypeVar("Value")
 
@@ -92,11 +93,19 @@ def flattened(root: Any, where: str) -> dict[str, TensorStub]:
     The key of a wrapper, ``state_dict``, is left out.
 
     Raises:
-        CorruptionError: it is nested deeper than 100, or holds itself.
+        CorruptionError: it is nested deeper than 100, holds itself, or the same a hundred thousand
+            times, or its names are longer than any memory.
     """
     found: dict[str, TensorStub] = {}
     wrapped = unwrapped(root) is not root
+    left = _MOST_LETTERS
     for whole, stub in _walk(root, where):
+        left -= sum(len(key) if isinstance(key, (str, bytes)) else 1 for key in whole)
+        if left < 0:
+            raise CorruptionError(
+                f"{where} is damaged: the names of its tensors have more than {_MOST_LETTERS} "
+                "letters together; restore it from a good copy"
+            )
         path = whole[1:] if wrapped and whole[0] == "state_dict" else whole
         name = ".".join(map(str, path))
         if name in found:
@@ -106,30 +115,35 @@ def flattened(root: Any, where: str) -> dict[str, TensorStub]:
 
 
 def _walk(root: Any, where: str) -> Iterator[tuple[tuple[Any, ...], TensorStub]]:
-    waiting: list[tuple[tuple[Any, ...], Any]] = [((), root)]
+    # One iterator for each level, and the keys that lead there: wide data takes no more memory.
+    levels: list[Iterator[tuple[Any, Any]]] = [iter([(None, root)])]
+    path: list[Any] = []
     seen: set[int] = set()
     again = 0
-    while waiting:
-        path, value = waiting.pop()
-        if isinstance(value, TensorStub):
-            yield path, value
-        if not isinstance(value, (Mapping, list, tuple)):
+    while levels:
+        item = next(levels[-1], None)
+        if item is None:
+            levels.pop()
             continue
-        # Containers that hold one another many times would make the walk endless.
-        again += len(value) if id(value) in seen else 0
+        key, value = item
+        path[len(levels) - 1 :] = [key]
+        if not isinstance(value, (TensorStub, Mapping, list, tuple)):
+            continue
+        if id(value) in seen:
+            # Containers that hold one another many times would make the walk endless.
+            again += 1 if isinstance(value, TensorStub) else len(value)
         seen.add(id(value))
-        if len(path) >= _MOST_DEPTH or again > _MOST_AGAIN:
+        too_deep = len(levels) > _MOST_DEPTH and not isinstance(value, TensorStub)
+        if too_deep or again > _MOST_AGAIN:
             raise CorruptionError(
                 f"{where} is damaged: its data is nested deeper than {_MOST_DEPTH}, or holds "
                 "itself; restore it from a good copy"
             )
-        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
-        inner = [((*path, key), item) for key, item in pairs if not _is_leaf(item)]
-        waiting.extend(reversed(inner))
-
-
-def _is_leaf(value: Any) -> bool:
-    return value is None or isinstance(value, (str, bytes, int, float))
+        if isinstance(value, TensorStub):
+            yield tuple(path[1:]), value
+        else:
+            pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+            levels.append(iter(pairs))
 
 
 def _uncompiled(name: str) -> str:

@@ -2,8 +2,9 @@
 
 The machine knows the opcodes that torch's weights-only loader knows and no others, so that both
 read the same thing. Rule 1: a global is a stub from `ALLOWED` or an error. Rule 2: only such a
-stub is ever called. Rule 3: what is hashed was checked for depth. Rule 4: memory is bounded by
-the number of steps.
+stub is ever called. Rule 3: what is hashed was checked for depth. Rule 4: what a step builds is
+paid for first, out of a budget that grows with the pickle, since a few bytes can make an empty
+set, or copy a long list again and again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ from ckptstore.ptfile.stubs import ITEMSIZES, Function, StorageStub, Token
 __all__ = ["unpickle"]
 
 _MOST_STEPS = 10_000_000
+# Bytes of memory that a pickle may ask for: some in any case, and more for each of its own bytes.
+# The densest that is written in earnest is a dict of short texts, which takes 18 for one.
+_FREE_BYTES = 64 * 2**20
+_BYTES_FOR_EACH = 20
+_MOST_SHOWN = 200
 _PYTHON_2 = {"__builtin__": "builtins"}
 _DICTS = (dict, OrderedDict, Counter)
 
@@ -61,6 +67,7 @@ class _Machine:
         self._data = data
         self._sizes = sizes
         self._where = where
+        self._left = _FREE_BYTES + _BYTES_FOR_EACH * len(data)
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
@@ -73,11 +80,22 @@ class _Machine:
             self.at += 1
             if code == 0x2E:
                 return self._stack.pop()
-            step = steps.get(code)
+            step, cost = steps.get(code, _UNKNOWN)
             if step is None:
                 raise ValueError(f"opcode 0x{code:02x} is none that torch writes")
+            self._left -= cost
+            if self._left < 0:
+                self._pay(0)
             step(self)
         raise ValueError(f"more than {_MOST_STEPS} steps; keep long lists as tensors")
+
+    def _pay(self, cost: int) -> None:
+        """Take memory out of the budget before it is taken from the machine."""
+        self._left -= cost
+        if self._left < 0:
+            raise ValueError(
+                f"its {len(self._data)} bytes ask for too much memory; keep long lists as tensors"
+            )
 
     # -- the pickle's bytes --------------------------------------------------------------
 
@@ -112,8 +130,9 @@ class _Machine:
         found = ALLOWED.get(f"{_PYTHON_2.get(module, module)}.{name}")
         if found is None:
             place = _path([*self._below, self._stack])
+            named = f"{module}.{name}"[:_MOST_SHOWN]
             raise UnsafeError(
-                f"{self._where} holds more than tensors ({module}.{name}{place}), so reading it "
+                f"{self._where} holds more than tensors ({named}{place}), so reading it "
                 "would run code; nothing was run. Where you trust its origin, load it there, turn "
                 "that value into numbers, text, lists, dicts or tensors, and save it again"
             )
@@ -137,6 +156,7 @@ class _Machine:
         if held is None:
             raise ValueError(f"a tensor whose record {record!r} is absent")
         nbytes = count * ITEMSIZES[storage.name]
+        self._pay(len(record))
         # torch sizes the memory by the pickle and fills it by the directory: they must agree.
         if nbytes != held or self._dtypes.setdefault(record, storage.name) != storage.name:
             raise ValueError(f"a storage of {nbytes} bytes whose record {record!r} holds {held}")
@@ -147,6 +167,7 @@ class _Machine:
         function = self._stack[-1]
         if not isinstance(function, Function) or not isinstance(args, tuple):
             raise ValueError("a call of something that is no function")
+        self._pay(_weight(args))
         self._stack[-1] = function.call(*args)
 
     def _build(self) -> None:
@@ -155,10 +176,11 @@ class _Machine:
         if type(target) is not OrderedDict or not isinstance(state, dict):
             raise ValueError(f"attributes for a {type(target).__name__}")
         for name in state:
-            if not isinstance(name, str) or hasattr(OrderedDict, name):
-                raise ValueError(f"the attribute {name!r} for a dict")
+            if not isinstance(name, str) or name.startswith("__") or hasattr(OrderedDict, name):
+                raise ValueError(f"the attribute {str(name)[:_MOST_SHOWN]!r} for a dict")
         versions = state.get("_metadata")
         if isinstance(versions, dict):
+            self._pay(_FOR_ITEM * len(versions))
             target._metadata = OrderedDict(  # type: ignore[attr-defined]
                 (module, {key: value for key, value in entry.items() if _is_scalar(value)})
                 for module, entry in versions.items()
@@ -177,12 +199,14 @@ class _Machine:
         return items
 
     def _append(self, items: list[Any]) -> None:
+        self._pay(_FOR_PLACE * len(items))
         if type(self._stack[-1]) is not list:
             raise ValueError("items for something that is no list")
         self._stack[-1].extend(items)
 
     def _set_items(self, items: list[Any]) -> None:
         target = self._stack[-1]
+        self._pay(_FOR_ITEM * len(items) // 2)
         if type(target) not in _DICTS or len(items) % 2:
             raise ValueError("items for something that is no dict")
         for index in range(0, len(items), 2):
@@ -200,13 +224,21 @@ class _Machine:
 
     def _long_tuple(self) -> None:
         items = self._marked()
+        self._pay(_FOR_PLACE * len(items))
         self._stack.append(tuple(items))
 
     def _put(self, index: int) -> None:
         self._memo[index] = self._stack[-1]
 
+    def _long(self) -> None:
+        raw = self._take(self._take(1)[0])
+        self._stack.append(int.from_bytes(raw, "little", signed=True))
+
     def _text(self) -> str:
-        return self._take(self._number(_U4)).decode("utf-8", "surrogatepass")
+        raw = self._take(self._number(_U4))
+        # One letter beyond the first 65,536 makes all letters of a text take four bytes.
+        self._pay(len(raw) if raw.isascii() else 4 * len(raw))
+        return raw.decode("utf-8", "surrogatepass")
 
 
 def _path(frames: list[list[Any]]) -> str:
@@ -228,7 +260,18 @@ def _path(frames: list[list[Any]]) -> str:
             inner.append(rest[-1])
         keys += reversed(inner)
         outer = frame[-1] if frame else None
-    return f" at {'.'.join(map(str, keys))[:200]!r}" if keys else ""
+    shown = ".".join(str(key)[:_MOST_SHOWN] for key in keys[:_MOST_SHOWN])[:_MOST_SHOWN]
+    return f" at {shown!r}" if keys else ""
+
+
+def _weight(value: Any, depth: int = 2) -> int:
+    """Return about what a copy of some arguments takes, and what is made of them, in bytes."""
+    if isinstance(value, (str, bytes, bytearray)):
+        return len(value)
+    if not isinstance(value, (tuple, list, dict, set)):
+        return _FOR_PLACE
+    inner = sum(_weight(item, depth - 1) for item in value) if depth and type(value) is tuple else 0
+    return _FOR_ITEM * len(value) + inner
 
 
 def _is_scalar(value: Any) -> bool:
@@ -239,45 +282,47 @@ def _is_key(value: Any) -> bool:
     return isinstance(value, (str, int))
 
 
+_FOR_PLACE, _FOR_ITEM = 8, 100  # in a list; in a dict or a set
 _U2, _U4 = struct.Struct("<H"), struct.Struct("<I")
 _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 
-_OPCODES: dict[int, Callable[[_Machine], None]] = {
+_Step = Callable[[_Machine], None]
+_UNKNOWN: tuple[_Step | None, int] = (None, 0)
+# What each does, and the bytes of memory that it takes, those that hang on what follows left out.
+_OPCODES: dict[int, tuple[_Step | None, int]] = {
     ord(code): step
     for code, step in {
-        "\x80": _Machine._protocol,
-        "c": _Machine._global,
-        "Q": _Machine._persistent,
-        "R": _Machine._reduce,
-        "b": _Machine._build,
-        "(": _Machine._mark,
-        "t": _Machine._long_tuple,
-        "\x85": lambda m: m._tuple(1),
-        "\x86": lambda m: m._tuple(2),
-        "\x87": lambda m: m._tuple(3),
-        "a": lambda m: m._append([m._stack.pop()]),
-        "e": lambda m: m._append(m._marked()),
-        "s": _Machine._set_item,
-        "u": lambda m: m._set_items(m._marked()),
-        "N": lambda m: m._stack.append(None),
-        "\x88": lambda m: m._stack.append(True),
-        "\x89": lambda m: m._stack.append(False),
-        ")": lambda m: m._stack.append(()),
-        "]": lambda m: m._stack.append([]),
-        "}": lambda m: m._stack.append({}),
-        "\x8f": lambda m: m._stack.append(set()),
-        "J": lambda m: m._stack.append(m._number(_I4)),
-        "K": lambda m: m._stack.append(m._take(1)[0]),
-        "M": lambda m: m._stack.append(m._number(_U2)),
-        "G": lambda m: m._stack.append(m._number(_F8)),
-        "\x8a": lambda m: m._stack.append(
-            int.from_bytes(m._take(m._take(1)[0]), "little", signed=True)
-        ),
-        "X": lambda m: m._stack.append(m._text()),
-        "U": lambda m: m._stack.append(m._take(m._take(1)[0]).decode("utf-8")),
-        "h": lambda m: m._stack.append(m._memo[m._take(1)[0]]),
-        "j": lambda m: m._stack.append(m._memo[m._number(_U4)]),
-        "q": lambda m: m._put(m._take(1)[0]),
-        "r": lambda m: m._put(m._number(_U4)),
+        "\x80": (_Machine._protocol, 0),
+        "c": (_Machine._global, 8),
+        "Q": (_Machine._persistent, 500),
+        "R": (_Machine._reduce, 500),
+        "b": (_Machine._build, 0),
+        "(": (_Machine._mark, 72),
+        "t": (_Machine._long_tuple, 64),
+        "\x85": (lambda m: m._tuple(1), 64),
+        "\x86": (lambda m: m._tuple(2), 72),
+        "\x87": (lambda m: m._tuple(3), 80),
+        "a": (lambda m: m._append([m._stack.pop()]), 0),
+        "e": (lambda m: m._append(m._marked()), 0),
+        "s": (_Machine._set_item, 0),
+        "u": (lambda m: m._set_items(m._marked()), 0),
+        "N": (lambda m: m._stack.append(None), 8),
+        "\x88": (lambda m: m._stack.append(True), 8),
+        "\x89": (lambda m: m._stack.append(False), 8),
+        ")": (lambda m: m._stack.append(()), 8),
+        "]": (lambda m: m._stack.append([]), 72),
+        "}": (lambda m: m._stack.append({}), 72),
+        "\x8f": (lambda m: m._stack.append(set()), 232),
+        "J": (lambda m: m._stack.append(m._number(_I4)), 40),
+        "K": (lambda m: m._stack.append(m._take(1)[0]), 8),
+        "M": (lambda m: m._stack.append(m._number(_U2)), 40),
+        "G": (lambda m: m._stack.append(m._number(_F8)), 32),
+        "\x8a": (_Machine._long, 300),
+        "X": (lambda m: m._stack.append(m._text()), 64),
+        "U": (lambda m: m._stack.append(m._take(m._take(1)[0]).decode("utf-8")), 320),
+        "h": (lambda m: m._stack.append(m._memo[m._take(1)[0]]), 8),
+        "j": (lambda m: m._stack.append(m._memo[m._number(_U4)]), 8),
+        "q": (lambda m: m._put(m._take(1)[0]), 100),
+        "r": (lambda m: m._put(m._number(_U4)), 100),
     }.items()
 }

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from ckptstore.errors import ConflictError, StorageError
 
@@ -26,6 +26,7 @@ __all__ = [
     "RangeReader",
     "Sink",
     "Storage",
+    "Unfinished",
     "UnknownOutcomeError",
 ]
 
@@ -45,7 +46,8 @@ class Entry:
     Attributes:
         name: relative to the storage.
         size: bytes.
-        modified: seconds since 1970; 0.0 where the storage does not say.
+        modified: when its bytes or its names last changed, in seconds since 1970 by the clock of
+            the storage, which need not be this machine's; 0.0 where the storage does not say.
         version: changes whenever the file is replaced (inode and size, ETag); None where the
             storage has no such thing.
     """
@@ -62,6 +64,22 @@ class Listing:
 
     files: dict[str, Entry]
     folders: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """An upload that was begun, and neither finished nor given up: bytes that nobody sees.
+
+    Attributes:
+        name: of the file that it would become, relative to the storage.
+        upload: what the service knows it by.
+        age: seconds since it was begun, by the service's own clock; None where the dates that
+            the service gives cannot be believed.
+    """
+
+    name: str
+    upload: str
+    age: float | None
 
 
 class Sink(Protocol):
@@ -106,7 +124,7 @@ class Storage(ABC):
     """
 
     location: str
-    content_versions: ClassVar[bool] = False
+    content_versions: bool = False
 
     # -- looking ------------------------------------------------------------------------
 
@@ -134,6 +152,10 @@ class Storage(ABC):
     @abstractmethod
     def entry(self, name: str) -> Entry | None:
         """Return the file of this name, or None."""
+
+    def leads_out(self, name: str) -> bool:
+        """Whether links lead from this name to somewhere outside of the location (G5)."""
+        return False
 
     # -- reading ------------------------------------------------------------------------
 
@@ -223,4 +245,23 @@ class Storage(ABC):
         """Make what is in a folder durable, bytes and names, but not what is in its subfolders.
 
         On local disk that is an fsync of each file; elsewhere there is nothing to do.
+        """
+
+    # -- what was never finished ------------------------------------------------------------
+
+    def unfinished(self) -> tuple[Unfinished, ...]:
+        """Return the uploads below this location that were neither finished nor given up.
+
+        Most storages have no such thing: what a writer left there is a file.
+
+        Raises:
+            StorageError: the service did not say.
+        """
+        return ()
+
+    def give_up(self, upload: Unfinished) -> None:  # noqa: B027  (there are none to give up)
+        """Have the service forget an upload and its parts; one that is gone is no error.
+
+        Raises:
+            StorageError: the service failed.
         """

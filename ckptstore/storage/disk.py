@@ -263,12 +263,15 @@ def place(source: str, path: str) -> None:
 
     Raises:
         FileExistsError: it is taken.
+        IsADirectoryError: it is taken by a folder, which no writer of ours makes there.
     """
     try:
         os.link(source, path)
-    except FileExistsError:
-        # Over NFS a repeated request can be refused because of its own first success.
+    except FileExistsError as error:
         held = _status_of_name(path)
+        if held is not None and stat.S_ISDIR(held.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "a folder") from error
+        # Over NFS a repeated request can be refused because of its own first success.
         if held is None or not os.path.samestat(os.stat(source), held):
             raise
     except FileNotFoundError:

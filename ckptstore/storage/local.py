@@ -67,6 +67,11 @@ class LocalStorage(Storage):
             status = disk.status(path)
         return _entry(name, status) if status and stat.S_ISREG(status.st_mode) else None
 
+    def leads_out(self, name: str) -> bool:
+        """See `Storage.leads_out`."""
+        inside = os.path.join(os.path.realpath(self._root), "")
+        return not os.path.realpath(self._path(name)).startswith(inside)
+
     def read(self, name: str, limit: int | None = None) -> bytes:
         """See `Storage.read`."""
         path = self._path(name)
@@ -305,4 +310,6 @@ class _FileReader(RangeReader):
 
 
 def _entry(name: str, status: os.stat_result) -> Entry:
-    return Entry(name, status.st_size, status.st_mtime, f"{status.st_ino}-{status.st_size}")
+    # A hard link keeps the time of bytes that may be old, made as it was a moment ago.
+    modified = max(status.st_mtime, status.st_ctime)
+    return Entry(name, status.st_size, modified, f"{status.st_ino}-{status.st_size}")

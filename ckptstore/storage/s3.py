@@ -13,13 +13,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ckptstore.errors import CkptstoreError, NotFoundError, StorageError, UnsupportedError
-from ckptstore.storage.base import Entry, Listing, RangeReader, Sink, UnknownOutcomeError
+from ckptstore.storage.base import (
+    Entry,
+    Listing,
+    RangeReader,
+    Sink,
+    Unfinished,
+    UnknownOutcomeError,
+)
 from ckptstore.storage.keyed import KeyedStorage
 from ckptstore.storage.names import TEMPORARY
 from ckptstore.storage.s3client import client_for
 from ckptstore.storage.s3conditions import Conditions
 from ckptstore.storage.s3failure import Failure, Kind
 from ckptstore.storage.s3transfer import copy_in_parts, fetch
+from ckptstore.storage.s3unfinished import abort, unfinished
 from ckptstore.storage.s3upload import Upload
 
 __all__ = ["S3Storage"]
@@ -47,7 +55,8 @@ class S3Storage(KeyedStorage):
         bucket, _, prefix = rest.partition("/")
         if arn:
             bucket, prefix = arn[1], arn[2] or ""
-        if "@" in bucket:
+        # A secret may hold a slash that should have been escaped; no bucket's name has a colon.
+        if "@" in bucket or ("@" in rest and ":" in bucket and not arn):
             raise UnsupportedError(
                 "an S3 location holds credentials; take them out of it, and set AWS variables or "
                 "pass storage options"
@@ -117,10 +126,8 @@ class S3Storage(KeyedStorage):
 
     def create_only(self, name: str, data: bytes) -> bool:
         """See `Storage.create_only`; asks once per endpoint and bucket."""
-        try:
+        with self._explained("write", name):
             return self._conditions.ask_creates_only(self._key(name), data)
-        except Failure as failure:
-            raise self._error(failure, "write", name) from failure
 
     def create(self, name: str, data: bytes, *, durable: bool = True) -> None:
         """See `Storage.create`; looks first as long as the service is not known to refuse."""
@@ -206,13 +213,11 @@ class S3Storage(KeyedStorage):
         if old == new["Key"]:
             return
         origin = {"Bucket": self._bucket, "Key": old}
-        try:
+        with self._explained("copy", source):
             if head["ContentLength"] > _LARGEST_COPY:
                 copy_in_parts(self._client, origin, new, head)
             else:
                 self._client.run("copy_object", CopySource=origin, **new)
-        except Failure as failure:
-            raise self._error(failure, "copy", source) from failure
 
     def delete(self, name: str) -> None:
         """See `Storage.delete`."""
@@ -222,16 +227,24 @@ class S3Storage(KeyedStorage):
             if failure.kind is not Kind.ABSENT:
                 raise self._error(failure, "delete", name) from failure
 
+    def unfinished(self) -> tuple[Unfinished, ...]:
+        """See `Storage.unfinished`; begins an upload and ends it, to learn the service's clock."""
+        with self._explained("list the unfinished uploads of", ""):
+            return unfinished(self._client, self._bucket, self._inside(""))
+
+    def give_up(self, upload: Unfinished) -> None:
+        """See `Storage.give_up`."""
+        with self._explained("give up the upload of", upload.name):
+            abort(self._client, {**self._target(upload.name), "UploadId": upload.upload})
+
     def _target(self, name: str) -> dict[str, Any]:
         return {"Bucket": self._bucket, "Key": self._key(name)}
 
     def _pages(self, prefix: str, **parameters: Any) -> Iterator[dict[str, Any]]:
         request = {"Bucket": self._bucket, "Prefix": prefix, **parameters}
         while True:
-            try:
+            with self._explained("list", ""):
                 page = self._client.run("list_objects_v2", **request)
-            except Failure as failure:
-                raise self._error(failure, "list", "") from failure
             yield page
             if not page.get("IsTruncated"):
                 return
@@ -251,7 +264,16 @@ class S3Storage(KeyedStorage):
             # A HEAD has no body to tell an absent bucket from an absent object.
             if failure.kind in (Kind.ABSENT, Kind.NO_BUCKET):
                 return None
-            raise self._error(failure, "look at", name) from failure
+            raise self._error(self._reason(failure, key), "look at", name) from failure
+
+    def _reason(self, failure: Failure, key: str) -> Failure:
+        """Return why a HEAD failed: its answer has no body, that of a listing has one."""
+        if failure.is_bare:
+            try:
+                self._client.run("list_objects_v2", Bucket=self._bucket, Prefix=key, MaxKeys=1)
+            except Failure as told:
+                return told
+        return failure
 
     def _get(self, name: str, limit: int | None = None) -> tuple[bytes, str]:
         part = {} if limit is None else {"Range": f"bytes=0-{max(limit, 1) - 1}"}
@@ -271,15 +293,20 @@ class S3Storage(KeyedStorage):
 
     def _need_swaps(self, name: str) -> None:
         inside = self._inside("")
-        try:
+        with self._explained("replace", name):
             able = self._conditions.ask_swaps(f"{inside}{TEMPORARY}{secrets.token_hex(8)}")
-        except Failure as failure:
-            raise self._error(failure, "replace", name) from failure
         if not able:
             raise UnsupportedError(
                 f"{self.location} cannot replace a file on condition: {self._client.endpoint} does "
                 "not keep If-Match; remove the checkpoint first (ckptstore rm)"
             )
+
+    @contextlib.contextmanager
+    def _explained(self, action: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except Failure as failure:
+            raise self._error(failure, action, name) from failure
 
     def _error(self, failure: Failure, action: str, name: str) -> CkptstoreError:
         return failure.error(
@@ -291,8 +318,7 @@ class S3Storage(KeyedStorage):
             return self._error(failure, "write", name)
         return UnknownOutcomeError(
             f"no reply came from {self._client.endpoint} to the last request for "
-            f"{self._said(name)} ({failure.said}); it may still take effect; look at what is "
-            "there, then try again",
+            f"{self._said(name)} ({failure.said}); it may still take effect",
             committed=None,
         )
 

@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ckptstore.errors import StorageError, UnsupportedError
-from ckptstore.storage.s3failure import Failure, Kind, failure_of
+from ckptstore.storage.s3failure import Failure, Kind, checked, discreet, failure_of
+from ckptstore.storage.shown import Discretion, secrets_in
 
 __all__ = ["AWS", "Client", "client_for"]
 
@@ -32,6 +33,9 @@ _SETTINGS = {
     "connect_timeout": 5,
     "read_timeout": 30,
 }
+_SECRET_VARIABLES = frozenset(
+    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
+)
 _MOST_ATTEMPTS = 8
 _LONGEST_WAIT = 4.0
 _GIVE_UP = 45.0
@@ -51,6 +55,7 @@ class Client:
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._arguments, endpoint = _prepared(options)
         self.endpoint = _public(endpoint) if endpoint else AWS
+        self._discretion = Discretion(_secrets(self._arguments, endpoint), all_is_secret=False)
         self._most_attempts = _attempts(self._arguments["config_kwargs"].pop("retries", None))
         self._arguments["config_kwargs"]["retries"] = {"total_max_attempts": 1, "mode": "standard"}
         self._patience = float(self._arguments["config_kwargs"]["read_timeout"])
@@ -104,7 +109,7 @@ class Client:
             try:
                 return await self._attempt(operation, into, parameters)
             except Exception as error:  # What s3fs, botocore and aiohttp raise has no common base.
-                failure = failure_of(error)
+                failure = discreet(failure_of(error), self._discretion)
             lost = lost or failure.lost
             patience = _GIVE_UP_UNREACHABLE if failure.kind is Kind.UNREACHABLE else _GIVE_UP
             pause = min(0.2 * 2 ** (attempt - 1), _LONGEST_WAIT) * random.uniform(0.5, 1)  # noqa: S311
@@ -121,15 +126,16 @@ class Client:
         try:
             await fs.set_session()
         except (TypeError, ValueError) as error:
-            raise _unfit(self._arguments, error) from error
+            raise _unfit(self._arguments, error) from self._discretion.cause(error)
         sent = dict(parameters)
         body = sent.get("Body")
         if body is not None:
             # aiohttp warns of large bytes, and reads a buffer in pieces.
             sent["Body"] = buffer = body if isinstance(body, io.BytesIO) else io.BytesIO(body)
             buffer.seek(0)
-            return await self._while_it_moves(buffer, fs._call_s3(operation, **sent))
-        answer: dict[str, Any] = await fs._call_s3(operation, **sent)
+            work = fs._call_s3(operation, **sent)
+            return checked(operation, await self._while_it_moves(buffer, work))
+        answer = checked(operation, await fs._call_s3(operation, **sent))
         if operation == "get_object":
             stream = answer["Body"]
             try:
@@ -162,7 +168,7 @@ class Client:
         """Return s3fs' filesystem, made when first needed and again after a fork."""
         with self._lock:
             if self._connected is None or self._connected[0] != os.getpid():
-                self._connected = os.getpid(), _filesystem(self._arguments)
+                self._connected = os.getpid(), _filesystem(self._arguments, self._discretion)
             return self._connected[1]
 
 
@@ -230,7 +236,20 @@ def _configured_endpoint(profile: str | None) -> str | None:
     return str(found) if found else None
 
 
-def _filesystem(arguments: Mapping[str, Any]) -> Any:
+def _secrets(arguments: Mapping[str, Any], endpoint: str | None) -> tuple[str, ...]:
+    """Return what nobody may see of options and variables; the settings of a client are none."""
+    settings = {"proxies": arguments["config_kwargs"].get("proxies") or {}}
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _SECRET_VARIABLES or name.lower().endswith("_proxy")
+    }
+    return secrets_in(
+        {**arguments, "config_kwargs": settings, "endpoint_url": endpoint or "", **variables}
+    )
+
+
+def _filesystem(arguments: Mapping[str, Any], discretion: Discretion) -> Any:
     try:
         import s3fs
     except ImportError as error:
@@ -238,7 +257,7 @@ def _filesystem(arguments: Mapping[str, Any]) -> Any:
     try:
         filesystem = s3fs.S3FileSystem(**arguments)
     except (TypeError, ValueError, KeyError) as error:
-        raise _unfit(arguments, error) from error
+        raise _unfit(arguments, error) from discretion.cause(error)
     filesystem.retries = 1
     return filesystem
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import re
+from typing import Any
 from urllib.parse import urlsplit
 
 from ckptstore.errors import CkptstoreError, NotFoundError, StorageError
+from ckptstore.storage.shown import Discretion
 
-__all__ = ["Failure", "Kind", "failure_of"]
+__all__ = ["Failure", "Kind", "checked", "discreet", "failure_of"]
 
 
 class Kind(enum.Enum):
@@ -24,6 +27,8 @@ class Kind(enum.Enum):
     CREDENTIALS = "credentials"
     NO_CREDENTIALS = "no credentials"
     EXPIRED = "expired"
+    CLOCK = "clock"
+    FULL = "full"
     BUSY = "busy"
     UNREACHABLE = "unreachable"
     BROKEN = "broken"
@@ -48,6 +53,12 @@ _KINDS = {
     "ExpiredToken": Kind.EXPIRED,
     "ExpiredTokenException": Kind.EXPIRED,
     "TokenRefreshRequired": Kind.EXPIRED,
+    "RequestTimeTooSkewed": Kind.CLOCK,
+    "RequestExpired": Kind.CLOCK,
+    "QuotaExceeded": Kind.FULL,
+    "InsufficientStorage": Kind.FULL,
+    "XMinioStorageFull": Kind.FULL,
+    "507": Kind.FULL,
     "AccessDenied": Kind.DENIED,
     "AllAccessDisabled": Kind.DENIED,
     "403": Kind.DENIED,
@@ -64,7 +75,21 @@ _KINDS = {
     "502": Kind.BROKEN,
     "504": Kind.BROKEN,
 }
+# Some call it AccessDenied when a request comes out of the past.
+_OF_TIME = re.compile("request time|request has expired", re.IGNORECASE)
 _AGAIN = {Kind.BUSY, Kind.UNREACHABLE, Kind.BROKEN}
+# What every answer holds that is S3's own. A proxy that asks for a password answers 200 as well.
+_NEEDED = {
+    "complete_multipart_upload": {"ETag"},
+    "copy_object": {"CopyObjectResult"},
+    "create_multipart_upload": {"UploadId"},
+    "get_object": {"Body", "ETag"},
+    "head_object": {"ContentLength", "ETag", "LastModified"},
+    "list_objects_v2": {"IsTruncated"},
+    "put_object": {"ETag"},
+    "upload_part": {"ETag"},
+    "upload_part_copy": {"CopyPartResult"},
+}
 
 
 class Failure(Exception):  # noqa: N818  (no reader of an error ever sees this one)
@@ -72,7 +97,7 @@ class Failure(Exception):  # noqa: N818  (no reader of an error ever sees this o
 
     Attributes:
         kind: what went wrong.
-        said: what the server or the library said.
+        said: what the server said, or what happened to the connection.
         lost: whether this request, or an attempt before it, may have done its work all the same.
     """
 
@@ -86,6 +111,11 @@ class Failure(Exception):  # noqa: N818  (no reader of an error ever sees this o
     def again(self) -> bool:
         """Whether the same request may well succeed in a moment."""
         return self.kind in _AGAIN
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing but a status is known, as after a HEAD, whose answers have no body."""
+        return self.said[:3].isdecimal() and not self.again
 
     def error(self, action: str, what: str, *, bucket: str, endpoint: str) -> CkptstoreError:
         """Return the error for people; `from` the failure it keeps the cause.
@@ -122,16 +152,45 @@ class Failure(Exception):  # noqa: N818  (no reader of an error ever sees this o
             )
         if self.kind is Kind.EXPIRED:
             return f"the credentials for {host} have expired; renew them, then try again"
+        if self.kind is Kind.CLOCK:
+            return (
+                f"{host} says that the clock of this machine is wrong; set it right, then try again"
+            )
+        if self.kind is Kind.FULL:
+            return f"no space is left at {host} ({self.said}); free some, then try again"
         if self.kind is Kind.UNREACHABLE:
             return (
                 f"{host} cannot be reached ({self.said}); check the endpoint and the network, "
                 "then try again"
+            )
+        if self.kind is Kind.NO_UPLOAD:
+            return (
+                f"somebody gave the upload up before it was finished ({self.said}): ckptstore "
+                "doctor, or a lifecycle rule of the bucket; try again"
             )
         if self.kind is Kind.BUSY:
             return f"{host} is too busy ({self.said}); try again later, or with fewer writers"
         if self.kind is Kind.BROKEN:
             return f"{host} did not answer as it should ({self.said}); try again"
         return f"{host} refused ({self.said}); look at the location and the storage options"
+
+
+# The classes are imported where they are needed, so they are known by their names here.
+_SAID = {
+    "EndpointConnectionError": "no connection",
+    "ConnectTimeoutError": "no connection in time",
+    "ProxyConnectionError": "no connection to the proxy",
+    "SSLError": "no safe connection: its certificate was refused",
+    "ReadTimeoutError": "no answer in time",
+    "TimeoutError": "no answer in time",
+    "ConnectionClosedError": "the connection was closed",
+    "ClientPayloadError": "the answer broke off",
+    "IncompleteReadError": "the answer broke off",
+    "ResponseStreamingError": "the answer broke off",
+    "EOFError": "the answer broke off",
+    "ResponseParserError": "the answer is not S3's",
+    "HTTPClientError": "the answer is not S3's",
+}
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -157,12 +216,34 @@ def failure_of(error: BaseException) -> Failure:
     return failure
 
 
+def checked(operation: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer that can be S3's.
+
+    Raises:
+        Failure: it lacks what every such answer holds, so something else has answered.
+    """
+    if not _NEEDED.get(operation, set()) <= answer.keys():
+        raise Failure(Kind.BROKEN, "what answers there is not S3", lost=True)
+    return answer
+
+
+def discreet(failure: Failure, discretion: Discretion) -> Failure:
+    """Return a failure whose words, and whose cause in a traceback, hold nothing secret."""
+    failure.said = discretion.said(failure.said)
+    failure.args = (failure.said,)
+    if isinstance(failure.__cause__, Exception):
+        failure.__cause__ = discretion.cause(failure.__cause__)
+    return failure
+
+
 def _refusal(error: Exception) -> Failure:
     response = getattr(error, "response", {})
     code = str(response.get("Error", {}).get("Code", ""))
     status = str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
     kind = _KINDS.get(code) or _KINDS.get(status) or Kind.OTHER
     message = str(response.get("Error", {}).get("Message", "")).rstrip(". ")
+    if kind is Kind.DENIED and _OF_TIME.search(message):
+        kind = Kind.CLOCK
     said = f"{code or status}: {message}" if message and message != code else code or status
     return Failure(kind, said, lost=kind is Kind.BROKEN)
 
@@ -173,6 +254,9 @@ def _breakdown(error: BaseException) -> Failure:
     from botocore.parsers import ResponseParserError
 
     name = type(error).__name__
+    said = next(
+        (_SAID[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _SAID), name
+    )
     if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError)):
         return Failure(Kind.NO_CREDENTIALS, name)
     if isinstance(error, (boto.TokenRetrievalError, boto.UnauthorizedSSOTokenError)):
@@ -186,7 +270,7 @@ def _breakdown(error: BaseException) -> Failure:
             boto.SSLError,
         ),
     ):
-        return Failure(Kind.UNREACHABLE, name)
+        return Failure(Kind.UNREACHABLE, said)
     if isinstance(
         error,
         (
@@ -199,7 +283,7 @@ def _breakdown(error: BaseException) -> Failure:
             EOFError,
         ),
     ):
-        return Failure(Kind.BROKEN, name, lost=True)
+        return Failure(Kind.BROKEN, said, lost=True)
     if isinstance(error, boto.ParamValidationError) and "bucket name" in str(error):
         return Failure(Kind.NO_BUCKET, name)
     if isinstance(error, (boto.BotoCoreError, OSError)):

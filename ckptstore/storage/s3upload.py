@@ -161,7 +161,11 @@ class Upload:
 
     def _take_answer(self) -> None:
         buffer, future = self._under_way[0]
-        answer = future.result()
+        try:
+            answer = future.result()
+        except Failure as failure:
+            failure.lost = False  # A part that may yet arrive makes no object.
+            raise
         self._under_way.popleft()
         self._spare.append(buffer)
         self._parts.append(

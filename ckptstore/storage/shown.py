@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
-__all__ = ["Discretion", "secrets_in", "without_secrets"]
+__all__ = ["Discretion", "secrets_in", "without_secrets", "without_users"]
 
 _HIDDEN = "***"
 _VALUE = re.compile(r"([?&#])(?:([^=&#?]*)=)?[^&#?]+")
@@ -15,6 +17,12 @@ _VALUE = re.compile(r"([?&#])(?:([^=&#?]*)=)?[^&#?]+")
 _LITERAL = frozenset({"dir", "file", "local", "memory", "s3", "s3a"})
 # Options that say where something is or of what kind, and are no secrets.
 _HARMLESS = {"endpoint_url", "host", "port", "region_name", "path", "target_protocol", "protocol"}
+_HARMLESS |= {"profile", "no_proxy", "NO_PROXY"}
+# What signs a request, and how AWS's own keys look: in an answer it is the question, repeated.
+_SIGNED = re.compile(
+    r"AWS4-HMAC|X-Amz-(?:Security-Token|Signature|Credential)|Authorization|\bA[KS]IA[A-Z0-9]{8}",
+    re.IGNORECASE,
+)
 
 
 def without_secrets(url: str) -> str:
@@ -26,15 +34,21 @@ def without_secrets(url: str) -> str:
     return "::".join(_shown(part) for part in url.split("::"))
 
 
+def without_users(url: str) -> str:
+    """Return a URL without user and password; its query stays."""
+    scheme, mark, rest = url.partition("://")
+    return scheme + mark + _without_user(rest)
+
+
 def secrets_in(options: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the values in storage options that nobody may see."""
-    return tuple(
-        value
-        for name, option in options.items()
-        if name not in _HARMLESS
-        for value in _texts(option)
-        if value
-    )
+    found: list[str] = []
+    for name, option in options.items():
+        for text in _texts(option):
+            found += _secrets_of_url(text)
+            if name not in _HARMLESS and text:
+                found.append(text)
+    return tuple(dict.fromkeys(found))
 
 
 class Discretion:
@@ -50,7 +64,7 @@ class Discretion:
     """
 
     def __init__(self, secrets: Iterable[str], *, all_is_secret: bool) -> None:
-        self._secrets = tuple(secrets)
+        self._secrets = frozenset(form for secret in secrets for form in _forms(secret))
         self._all = all_is_secret
 
     def name(self, name: str) -> str:
@@ -80,8 +94,13 @@ class Discretion:
                 waiting += [one.__cause__, one.__context__]
         return None if any(self._betrayed(f"{one} {one!r}") for one in seen) else error
 
+    def said(self, text: str) -> str:
+        """Return what a server said, or only the code before the colon."""
+        return text.partition(":")[0] if self._betrayed(text) else text
+
     def _betrayed(self, text: str) -> bool:
-        return self._all or any(secret in text for secret in self._secrets)
+        signed = _SIGNED.search(text) is not None
+        return self._all or signed or any(secret in text for secret in self._secrets)
 
 
 def _shown(url: str) -> str:
@@ -112,6 +131,27 @@ def _without_values(rest: str, *, literal: bool) -> str:
     if not start:
         return rest
     return rest[: start.start()] + _VALUE.sub(hidden, rest[start.start() :])
+
+
+def _secrets_of_url(text: str) -> Iterator[str]:
+    if "://" not in text:
+        return
+    try:
+        parts = urlsplit(text)
+        values = [parts.username, parts.password, *(value for _, value in parse_qsl(parts.query))]
+    except ValueError:
+        values = [text]
+    for value in values:
+        if value:
+            yield from {value, unquote(value)}
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Give the shapes in which libraries and servers show a text."""
+    data = secret.encode("utf-8", "surrogatepass")
+    yield from (secret, quote(data), quote(data, safe=""), quote_plus(data), repr(secret)[1:-1])
+    if len(data) > 2:  # The padding depends on what follows.
+        yield base64.b64encode(data).decode().rstrip("=")[:-1]
 
 
 def _texts(option: object) -> Iterator[str]:

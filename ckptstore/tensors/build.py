@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ckptstore.errors import CorruptionError, UnsupportedError
 from ckptstore.ptfile import Size, StorageStub, TensorStub, Token
 from ckptstore.tensors.records import Records
 
@@ -45,7 +46,7 @@ def built(tree: Any, records: Records, map_location: Any) -> Any:
         name: _storage(stubs[name], name, records, map_location)
         for name in sorted(stubs, key=lambda name: found[name].header)
     }
-    return _Builder(storages).build(tree)
+    return _Builder(storages, records.archive.where).build(tree)
 
 
 def _walk(tree: Any) -> Iterator[Any]:
@@ -78,7 +79,16 @@ def _storage(
         if isinstance(moved, torch.UntypedStorage):
             return moved
         target = stub.device
-    return flat.to(target).untyped_storage()
+    try:
+        return flat.to(target).untyped_storage()
+    except torch.OutOfMemoryError:
+        raise
+    except (AssertionError, ImportError, NotImplementedError, RuntimeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UnsupportedError(
+            f"{records.archive.where} was saved on the device {str(target)!r}, which is not "
+            f"available here: {first}; say with map_location where its tensors go"
+        ) from error
 
 
 def _memory(flat: torch.Tensor) -> memoryview:
@@ -89,8 +99,9 @@ def _memory(flat: torch.Tensor) -> memoryview:
 
 
 class _Builder:
-    def __init__(self, storages: Mapping[str, torch.UntypedStorage]) -> None:
+    def __init__(self, storages: Mapping[str, torch.UntypedStorage], where: str) -> None:
         self._storages = storages
+        self._where = where
         self._done: dict[int, Any] = {}
 
     def build(self, value: Any) -> Any:
@@ -105,7 +116,7 @@ class _Builder:
             return self._tensor(value)
         if isinstance(value, Token):
             device = value.kind == "device"
-            return torch.device(value.name) if device else getattr(torch, value.name)
+            return self._device(value.name) if device else getattr(torch, value.name)
         if isinstance(value, Size):
             return torch.Size(value)
         if isinstance(value, dict):
@@ -118,6 +129,15 @@ class _Builder:
             return result
         items = [self.build(item) for item in value]
         return items if isinstance(value, list) else tuple(items)
+
+    def _device(self, name: str) -> torch.device:
+        try:
+            return torch.device(name)
+        except RuntimeError as error:
+            raise CorruptionError(
+                f"{self._where} is damaged: it names the device {name!r}, which there cannot be; "
+                "restore it from a good copy"
+            ) from error
 
     def _tensor(self, stub: TensorStub) -> torch.Tensor:
         storage = self._storages[str(stub.record)]

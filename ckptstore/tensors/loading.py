@@ -105,8 +105,15 @@ def _whole(records: Records, content: PtFile, map_location: Any, where: str) -> 
         if interrupt is not None:
             raise interrupt from None
         raise _refusal(error, where) from error
-    # Whatever order torch reads in, no record leaves here unchecked.
-    records.prove({stub.record for stub in _all_stubs(content) if stub.record is not None})
+    # Whatever order torch reads in, no record leaves here unchecked, and no memory unwritten.
+    names = {stub.record for stub in _all_stubs(content) if stub.record is not None}
+    unread = file.unread(sorted(names)) if _has_bytes(map_location) else []
+    if unread:
+        raise CorruptionError(
+            f"{where} is damaged: torch takes its record {unread[0]!r} for read without having "
+            "read it; restore it from a good copy"
+        )
+    records.prove(names)
     return loaded
 
 
@@ -141,6 +148,11 @@ def _refusal(error: BaseException, where: str) -> Exception:
         f"{where} is damaged: torch says {type(error).__name__}: {first}; "
         "restore it from a good copy"
     )
+
+
+def _has_bytes(map_location: Any) -> bool:
+    """Whether tensors made now have memory: they have none on meta and in a FakeTensorMode."""
+    return str(map_location) != "meta" and type(torch.empty(0)) is torch.Tensor
 
 
 def _all_stubs(content: PtFile) -> list[ptfile.TensorStub]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections import Counter
 from collections.abc import Iterable
 from typing import BinaryIO
 
@@ -98,6 +99,13 @@ class TorchFile:
         self._at = 0
         self._headers = {record.header: record for record in records.archive.records.values()}
         self._starts: dict[int, Record] = {}
+        self._reading: Record | None = None
+        self._taken: Counter[str] = Counter()
+
+    def unread(self, names: Iterable[str]) -> list[str]:
+        """Return those records of which torch has not taken every byte."""
+        found = self._records.archive.records
+        return [name for name in names if self._taken[name] < found[name].size]
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to a position and return it."""
@@ -128,6 +136,7 @@ class TorchFile:
                 self._starts[self._records.start(record)] = record
             self._records.fill(self._at, target)
             whole = self._starts.get(self._at)
+            self._count(whole, len(target))
             if whole is not None and len(target) == whole.size:
                 self._records.check(whole, target)
         except BaseException as error:
@@ -135,3 +144,9 @@ class TorchFile:
             raise
         self._at += len(target)
         return len(target)
+
+    def _count(self, begun: Record | None, taken: int) -> None:
+        record = begun or self._reading
+        self._reading = record
+        if record is not None and record.header < self._at < record.limit:
+            self._taken[record.name] += taken

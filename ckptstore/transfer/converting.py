@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ckptstore import plugins, storage
-from ckptstore.checkpoint import Checkpoint, Location, open
+from ckptstore.checkpoint import Checkpoint
 from ckptstore.commit.draft import Rehearsal
 from ckptstore.commit.layout import Committed, newest
 from ckptstore.commit.save import save_generation
 from ckptstore.errors import ConflictError, UnsupportedError
 from ckptstore.formats.base import Contents, NewFiles
 from ckptstore.manifest import Manifest
+from ckptstore.opening import Location, open
 from ckptstore.progress import OnProgress, Progress
 from ckptstore.saving import save_of
 from ckptstore.storage.base import Sink, Storage
@@ -33,6 +34,7 @@ def convert(
     format: str = "bundle",
     *,
     overwrite: bool = False,
+    fallback: bool = False,
     dry_run: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: OnProgress | None = None,
@@ -47,6 +49,8 @@ def convert(
         destination: path or URL; by default the source's own folder.
         format: the name of a writable format.
         overwrite: make it the next generation of a destination that holds something else.
+        fallback: where the newest state of the source is damaged, convert the newest that is
+            sound; see `ckptstore.open`.
         dry_run: only say what would be done.
         storage_options: what fsspec's filesystem takes, for both sides.
         progress: called with `Progress` events.
@@ -59,7 +63,7 @@ def convert(
     target = plugins.format_named(format)
     if not target.writable:
         raise UnsupportedError(f"the format {format!r} can be read, not written")
-    origin = open(source, storage_options=storage_options)
+    origin = open(source, fallback=fallback, storage_options=storage_options)
     folder, _ = storage.locate(source, storage_options)
     place = folder if destination is None else storage.connect(destination, storage_options)
     if origin.format == format and place.location == origin.source.location:

@@ -6,14 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ckptstore import plugins, storage
-from ckptstore.checkpoint import Checkpoint, Location, open
+from ckptstore.checkpoint import Checkpoint
 from ckptstore.commit.attempt import Attempt
 from ckptstore.commit.draft import Rehearsal, draft
-from ckptstore.commit.layout import Committed, newest, newest_generation, steps
+from ckptstore.commit.files import CommittedFiles
+from ckptstore.commit.layout import (
+    Committed,
+    newest,
+    newest_generation,
+    read_manifest,
+    step_folder,
+    steps,
+)
 from ckptstore.commit.save import Save, save_generation, save_step
-from ckptstore.errors import ConflictError, UnsupportedError
+from ckptstore.errors import ConflictError, CorruptionError, NotFoundError, UnsupportedError
 from ckptstore.formats.base import Files, NewFiles
-from ckptstore.manifest import FileEntry, Manifest
+from ckptstore.manifest import FileEntry
+from ckptstore.opening import Location, open
 from ckptstore.progress import OnProgress, Progress
 from ckptstore.saving import index
 from ckptstore.storage.base import Storage
@@ -22,6 +31,7 @@ from ckptstore.transfer.report import Transfer
 __all__ = ["sync"]
 
 _PIECE = 8 * 2**20
+_OLD_FILES = ("latest.pt", "final.pt")  # the legacy format's, which are never changed
 
 
 def sync(
@@ -29,6 +39,8 @@ def sync(
     destination: Location,
     *,
     optimizer: bool = True,
+    fallback: bool = False,
+    prove: bool = False,
     dry_run: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: OnProgress | None = None,
@@ -36,13 +48,16 @@ def sync(
     """Copy one state of a checkpoint to another location, what differs, and commit it there.
 
     Guarantee: every byte is proved on the way (G4); the destination is the old state or the
-    new one, whatever dies (G2). An equal destination is left alone. Hand edits of the JSON are
-    carried over.
+    new one, whatever dies (G2). A destination whose manifest is equal and whose files have the
+    right sizes is left alone. Hand edits of the JSON are carried over.
 
     Args:
         source: path or URL; of a history, its newest step.
         destination: path or URL; a history gets the step, anything else its next generation.
         optimizer: False for an inference copy: model, config and tokenizer only.
+        fallback: where the newest state of the source is damaged, copy the newest that is sound;
+            see `ckptstore.open`.
+        prove: read what the destination has already too, and copy again what is damaged.
         dry_run: only say what would be done.
         storage_options: what fsspec's filesystem takes, for both sides.
         progress: called with `Progress` events.
@@ -51,7 +66,7 @@ def sync(
         UnsupportedError: the source is no folder of files; convert it.
         NotFoundError, CorruptionError, ConflictError, StorageError: of either side.
     """
-    origin = open(source, storage_options=storage_options)
+    origin = open(source, fallback=fallback, storage_options=storage_options)
     if not origin.reader.for_inference():
         raise UnsupportedError(
             f"{origin.location} is a {origin.format} checkpoint; "
@@ -62,14 +77,15 @@ def sync(
         raise ConflictError(f"{place.location} is source and destination at once")
     if not origin.proved:
         origin.tensors()  # Damage is named where it is, before anything is written elsewhere.
-    there = newest(place)
-    copy = _Copy(origin, place, there, optimizer=optimizer, progress=progress)
-    if there is not None and copy.equal_to(there.manifest):
+    there = _state_at(place, origin.step)
+    copy = _Copy(origin, place, there, optimizer=optimizer, prove=prove, progress=progress)
+    if there is not None and copy.same_as(there) and copy.all_spared():
         return copy.report(there, changed=False)
+    copy.check_free()
     if dry_run:
         return copy.report(None, changed=True)
     state = copy.run()
-    return copy.report(state, changed=there is None or state.folder != there.folder)
+    return copy.report(state, changed=there is None or state.manifest != there.manifest)
 
 
 class _Copy:
@@ -82,30 +98,60 @@ class _Copy:
         there: Committed | None,
         *,
         optimizer: bool,
+        prove: bool,
         progress: OnProgress | None,
     ) -> None:
         self._origin = origin
         self._files: Files = origin.source
         self._place = place
+        self._there = there
         self._progress = progress
         names = _names(origin, optimizer=optimizer)
         self._texts = {n: self._files.text(n) for n in names if n.endswith(".json")}
         self._bytes = {n: self._files.size(n) for n in names if not n.endswith(".json")}
-        self._known = _by_digest(there)
+        self._known = _by_digest(place, there, prove=prove)
         self._digests = self._source_digests() if there is not None else {}
         texts = sum(len(text.encode()) for text in self._texts.values())
         moved = (size for name, size in self._bytes.items() if not self._spared(name))
         self._total = texts + sum(moved)
         self._done = 0
 
-    def equal_to(self, manifest: Manifest) -> bool:
-        """Whether a committed state is the one that would be written."""
+    def same_as(self, there: Committed) -> bool:
+        """Whether a committed state is the one that would be written, by its manifest."""
+        manifest = there.manifest
         return (
             manifest.format == self._origin.format
             and manifest.step == self._origin.step
             and {name: entry.text for name, entry in manifest.texts.items()} == self._texts
             and {n: e.digest.sha256 for n, e in manifest.files.items()} == self._digests
         )
+
+    def all_spared(self) -> bool:
+        """Whether the destination has all the bytes already."""
+        return all(map(self._spared, self._bytes))
+
+    def check_free(self) -> None:
+        """Refuse to put the source's files over those of a person, whose names it may have chosen.
+
+        Raises:
+            ConflictError: a file stands in the way that is no checkpoint's; nothing was written.
+        """
+        if newest_generation(self._place) is None and steps(self._place):
+            return  # A step has a folder of its own.
+        ours = {
+            *self._origin.reader.for_inference(),
+            *plugins.format_named(self._origin.format).texts,
+        }
+        if self._there is not None:
+            ours |= {*self._there.manifest.texts, *self._there.manifest.files}
+        standing = self._place.list("").files
+        for name in (*self._texts, *self._bytes):
+            state = name.endswith(".pt") and name not in _OLD_FILES
+            if name in standing and name not in ours and not state:
+                raise ConflictError(
+                    f"{self._place.location} has a file {name!r} that is no checkpoint's, and this "
+                    "sync would replace it; move it away, or choose another destination"
+                )
 
     def run(self) -> Committed:
         """Write and commit."""
@@ -117,6 +163,7 @@ class _Copy:
             step=self._origin.step,
             metrics=self._origin.metrics,
             fingerprint=own.fingerprint if own else self._fingerprint(),
+            anew=self._there is not None and self.same_as(self._there),
         )
         if newest_generation(self._place) is None and steps(self._place):
             return save_step(self._place, save, overwrite=False)
@@ -191,9 +238,40 @@ def _names(origin: Checkpoint, *, optimizer: bool) -> Sequence[str]:
     return names if optimizer else [name for name in names if name in origin.reader.for_inference()]
 
 
-def _by_digest(there: Committed | None) -> dict[str, tuple[str, FileEntry]]:
-    """Return what the destination holds already, by its SHA-256: the name, and the entry."""
+def _state_at(place: Storage, step: int | None) -> Committed | None:
+    """Return what a copy is compared with: of a history the same step, else the newest state."""
+    there = newest(place)
+    if there is None or there.manifest.generation is not None or step is None:
+        return there
+    same = read_manifest(place, step_folder(step))
+    return there if same is None else Committed(step_folder(step), same)
+
+
+def _by_digest(
+    place: Storage, there: Committed | None, *, prove: bool
+) -> dict[str, tuple[str, FileEntry]]:
+    """Return what the destination holds already, by its SHA-256: the name, and the entry.
+
+    What is absent or of another size is left out, and with ``prove`` what is damaged.
+    """
     if there is None:
         return {}
-    files = there.manifest.files.values()
-    return {entry.digest.sha256: (there.path(entry.path), entry) for entry in files}
+    files, held = CommittedFiles(place, there, edits={}), place.list(there.folder).files
+    return {
+        entry.digest.sha256: (there.path(entry.path), entry)
+        for name, entry in there.manifest.files.items()
+        if entry.path in held
+        and held[entry.path].size == entry.digest.size
+        and not (prove and _is_damaged(files, name))
+    }
+
+
+def _is_damaged(files: Files, name: str) -> bool:
+    buffer = bytearray(_PIECE)
+    try:
+        with files.open(name) as file:
+            while file.readinto(buffer):  # type: ignore[attr-defined]
+                pass
+    except (CorruptionError, NotFoundError):
+        return True
+    return False

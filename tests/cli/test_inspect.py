@@ -42,6 +42,7 @@ def test_json_has_the_documented_fields(run: Run, dante: Path) -> None:
         "writer",
         "proved",
         "edited",
+        "passed_over",
         "config",
         "tokenizer",
         "fingerprint",

@@ -34,6 +34,19 @@ def test_verify_of_a_sound_checkpoint(run: Run, dante: Path) -> None:
     report = json.loads(program.stdout)
     assert (report["location"], report["sound"], report["proved"]) == (str(dante), True, True)
     assert {file["status"] for file in report["files"]} == {"ok"}
+    assert list(report) == [
+        "location",
+        "sound",
+        "proved",
+        "view",
+        "sample",
+        "read",
+        "size",
+        "files",
+    ]
+    assert list(report["files"][0]) == ["name", "where", "status", "detail"]
+    assert (report["view"], report["sample"], report["read"]) == ("ok", None, report["size"])
+    assert {file["where"] for file in report["files"]} == {"generation 1", "view"}
 
 
 def test_verify_of_a_damaged_checkpoint_names_the_file_and_exits_4(run: Run, dante: Path) -> None:
@@ -49,7 +62,7 @@ def test_verify_of_a_damaged_checkpoint_names_the_file_and_exits_4(run: Run, dan
     assert person.exit_code == program.exit_code == 4
     assert person.stdout.splitlines()[-1] == f"{dante}: damaged"
     damaged = [file for file in json.loads(program.stdout)["files"] if file["status"] == "damaged"]
-    assert [file["name"] for file in damaged] == ["model.pt"]
+    assert [(file["where"], file["name"]) for file in damaged] == [("generation 1", "model.pt")]
     assert "chunk 0" in damaged[0]["detail"]
 
 
@@ -74,16 +87,17 @@ def test_the_report_of_verify_fits_the_screen(run: Run, dante: Path, columns: in
 
     *files, _ = text.splitlines()
     assert max(map(len, files)) <= columns
-    assert [line.split()[:2] for line in files if line.split()[0] != "sha256"] == [
-        [name, "ok"]
-        for name in (
-            "model.pt",
-            "config.json",
-            "tokenizer.json",
-            "training_state.json",
-            "optimizer.pt",
-        )
+    names = [
+        "model.pt",
+        "config.json",
+        "tokenizer.json",
+        "training_state.json",
+        "optimizer.pt",
+        "manifest.json",
     ]
+    rows = [line for line in files if not line.startswith("    ")]
+    assert [row.split("  ")[1] for row in rows] == [*names, *(f"view: {name}" for name in names)]
+    assert all("  ok" in row for row in rows)
 
 
 # -- ls -----------------------------------------------------------------------------------

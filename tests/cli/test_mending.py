@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -155,3 +156,35 @@ def test_doctor_adopts_or_restores_a_replaced_file(
     assert run("inspect", dante).exit_code == 0
     loaded = torch.load(dante / "model.pt", weights_only=True)
     assert loaded["embedding.weight"][0, 0].item() == expected
+
+
+def test_doctor_lists_leftovers_and_removes_them_when_told_to(run: Run, dante: Path) -> None:
+    leftover = dante / ".ckptstore" / "00000001" / "model.deaddeaddead.pt"
+    leftover.write_bytes(b"half")
+
+    looked = run("doctor", dante)
+    assert looked.stdout == f"would remove the leftover {leftover.relative_to(dante)}\n"
+    assert "--fix" in looked.stderr
+    assert leftover.exists()
+
+    assert run("doctor", dante, "--fix").stdout.startswith("removed the leftover ")
+    assert not leftover.exists()
+    assert run("inspect", dante).exit_code == 0
+
+
+def test_doctor_asks_for_no_fix_where_all_it_says_is_what_stays(run: Run, moto_server: Any) -> None:
+    import ckptstore
+
+    url, options = moto_server.url("dante"), moto_server.storage_options
+    ckptstore.save(url, model={}, storage_options=options)
+    client = moto_server.client()
+    key = "dante/.ckptstore/00000002/model.deaddeaddead.pt"
+    client.create_multipart_upload(Bucket=url.split("/")[2], Key=key)
+    client.close()
+    given = [f"--storage-option={name}={value}" for name, value in options.items()]
+
+    looked = run("doctor", url, *given)
+
+    assert looked.exit_code == 0, looked.stderr
+    assert looked.stdout.startswith("left alone: the unfinished upload of .ckptstore/00000002/")
+    assert "--fix" not in looked.stderr

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import time
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 
 import click
 import pytest
@@ -138,3 +139,16 @@ def test_the_bar_does_not_draw_more_often_than_a_person_sees() -> None:
     text = shown(Terminal(), events=10_000)
 
     assert text.count("copy model.pt") <= 1 + (time.monotonic() - start) / 0.1
+
+
+def test_printed_json_commands_no_terminal_and_is_the_same_document() -> None:
+    document = {"\x9b2J": ["\u202e", "\x7f", "\u2028", "\ue000", "\ud800", "è 日本 \U0001f600"]}
+    raw = io.BytesIO()
+
+    with redirect_stdout(io.TextIOWrapper(raw, "utf-8", write_through=True)):
+        screen.print_json(document)
+
+    text = raw.getvalue().decode("utf-8")
+    assert not [char for char in text if not char.isprintable() and char != "\n"]
+    assert "è 日本 \U0001f600" in text
+    assert json.loads(text) == document

@@ -1,4 +1,7 @@
-"""G2: a writer that dies before or after any of its operations leaves a whole state."""
+"""G2: a writer that dies before or after any of its operations leaves a whole state.
+
+These are the functions below the public ones, without torch; the public ones are in `tests/faults`.
+"""
 
 from __future__ import annotations
 
@@ -15,54 +18,10 @@ from ckptstore.commit.layout import Committed, newest
 from ckptstore.commit.remove import remove_everything, remove_older
 from ckptstore.commit.repair import repair
 from ckptstore.commit.save import save_generation, save_step
+from ckptstore.errors import NotFoundError
 from ckptstore.storage import connect
 from ckptstore.storage.base import Storage
-
-
-class Killed(BaseException):
-    """The process is gone: nothing that would run after this runs."""
-
-
-class Dying:
-    """A storage whose process dies before or after its k-th operation, and does nothing more."""
-
-    def __init__(self, storage: Storage, last: int, *, after: bool) -> None:
-        self._storage = storage
-        self._left = last
-        self._after = after
-        self._dead = False
-        self.location = storage.location
-        self.content_versions = storage.content_versions
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        operation = getattr(self._storage, name)
-        if name == "writer":
-            return self._writer
-
-        def counted(*args: Any, **options: Any) -> Any:
-            self._count(before=True)
-            result = operation(*args, **options)
-            self._count(before=False)
-            return result
-
-        return counted
-
-    @contextlib.contextmanager
-    def _writer(self, *args: Any, **options: Any) -> Iterator[Any]:
-        # A killed writer leaves what local disk leaves: the file as far as it got.
-        self._count(before=True)
-        with self._storage.writer(*args, **options) as sink:
-            yield sink
-        self._count(before=False)
-
-    def _count(self, *, before: bool) -> None:
-        if self._dead:
-            raise Killed
-        if before:
-            self._left -= 1
-        if self._left < 0 and before != self._after:
-            self._dead = True
-            raise Killed
+from ckptstore.testing import Crash, FaultyStorage, Killed, asked
 
 
 def state_of(place: Storage) -> str | None:
@@ -90,15 +49,15 @@ def deaths(
 ) -> Iterator[Storage]:
     """Run an act again and again, dying one operation later each time, until it survives."""
     for after in (False, True):
-        for last in itertools.count():
+        for number in itertools.count(1):
             storage = place()
             prepare(storage)
             try:
-                act(Dying(storage, last, after=after))
+                act(FaultyStorage(storage, Crash(number, after=after)))
             except Killed:
                 yield storage
             else:
-                assert last > 5, "the act did something"
+                assert number > 6, "the act did something"
                 break
 
 
@@ -201,9 +160,39 @@ def test_retention(new_place, save_of):
 
 def test_removing_everything(new_place, save_of):
     def prepare(place: Storage) -> Committed:
-        return save_generation(place, save_of("a"))
+        return save_generation(place, save_of("a", optimizer=True))
 
     seen = set()
     for place in deaths(new_place, prepare, remove_everything):
         seen.add(state_of(place))
+        with contextlib.suppress(NotFoundError):
+            remove_everything(place)
+        assert not place.list("").files, "whoever does it again completes it"
+        with contextlib.suppress(NotFoundError):
+            repair(place, older_than=-1)
+        assert place.list("").folders == (), "and the day after nothing is left"
     assert seen == {"a", None}
+
+
+def test_what_a_refresh_that_was_cut_off_left_goes_with_the_next_save(new_place, save_of):
+    place = new_place()
+    dying = FaultyStorage(place, Crash(asked("replace", "config.json")))
+    with pytest.raises(Killed):
+        save_generation(dying, save_of("a", optimizer=True))
+    assert place.entry("optimizer.pt") is not None
+
+    save_generation(place, save_of("b"))
+
+    assert list(place.list("").files) == ["config.json", "manifest.json", "model.pt"]
+    assert hand_edits(place, newest(place)) == {}
+
+
+def test_a_file_of_a_person_is_not_taken_for_what_a_refresh_left(new_place, save_of):
+    place = new_place()
+    save_generation(place, save_of("a", optimizer=True))
+    save_generation(place, save_of("b"))
+    place.create("optimizer.pt", b"somebody's own")
+
+    save_generation(place, save_of("c"))
+
+    assert place.read("optimizer.pt") == b"somebody's own"

@@ -9,7 +9,8 @@ import pytest
 
 from ckptstore.commit.files import CommittedFiles
 from ckptstore.commit.layout import Committed, newest, read_manifest, step_folder, step_named, steps
-from ckptstore.commit.remove import old_step_leftovers, remove_everything, remove_state
+from ckptstore.commit.leftovers import Leftovers, find_leftovers
+from ckptstore.commit.remove import remove_everything, remove_state
 from ckptstore.commit.save import save_generation, save_step
 from ckptstore.errors import (
     ConflictError,
@@ -134,7 +135,7 @@ def test_young_leftovers_are_left_alone(place, save_of):
     save_step(place, save_of("a", step=1), overwrite=False)
     place.create("step-00000002/model.pt", b"perhaps somebody is still writing this")
 
-    assert old_step_leftovers(place, older_than=86_400) == ()
+    assert find_leftovers(place, older_than=86_400) == Leftovers()
 
 
 def test_a_plain_save_onto_a_history_says_how(place, save_of):

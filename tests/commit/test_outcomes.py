@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,8 @@ from ckptstore.commit.save import save_generation, save_step
 from ckptstore.commit.view import view_manifest
 from ckptstore.errors import ConflictError, StorageError, UnsafeError, UnsupportedError
 from ckptstore.manifest import MANIFEST
-from ckptstore.storage import UnknownOutcomeError, connect
+from ckptstore.storage import connect
+from ckptstore.testing import FaultyStorage, Lose, Operation, Refuse, asked
 
 
 @pytest.fixture
@@ -28,26 +30,9 @@ def content(place: Any, state: Any) -> str:
         return file.read().decode()
 
 
-class Answering:
-    """A storage that does what it is asked to a manifest, and answers otherwise."""
-
-    def __init__(self, storage: Any, operation: str, answer: Exception, *, done: bool) -> None:
-        self._storage, self._operation = storage, operation
-        self._answer, self._done = answer, done
-
-    def __getattr__(self, name: str) -> Any:
-        real = getattr(self._storage, name)
-        if name != self._operation:
-            return real
-
-        def answered(path: str, *args: Any, **options: Any) -> Any:
-            if not path.endswith(f"/{MANIFEST}"):
-                return real(path, *args, **options)
-            if self._done:
-                real(path, *args, **options)
-            raise self._answer
-
-        return answered
+def on_manifest(operation: str) -> Callable[[Operation], bool]:
+    """Pick what is done to the manifest of a generation or step, not of the view."""
+    return asked(operation, f"/{MANIFEST}")
 
 
 @pytest.mark.parametrize("operation", ["create", "swap"])
@@ -71,7 +56,7 @@ class TestAnswers:
     def test_a_lost_reply_to_a_write_that_happened_is_a_success(
         self, place, save_of, operation, old
     ):
-        storage = Answering(place, operation, UnknownOutcomeError("no reply"), done=True)
+        storage = FaultyStorage(place, Lose(on_manifest(operation)))
 
         self.save(storage, save_of, operation)
 
@@ -80,7 +65,7 @@ class TestAnswers:
     def test_a_lost_reply_to_a_write_that_may_still_happen_leaves_the_files(
         self, place, save_of, operation, old
     ):
-        storage = Answering(place, operation, UnknownOutcomeError("no reply"), done=False)
+        storage = FaultyStorage(place, Lose(on_manifest(operation), done=False))
 
         with pytest.raises(StorageError, match="whether the save was committed is not") as error:
             self.save(storage, save_of, operation)
@@ -93,7 +78,8 @@ class TestAnswers:
     def test_a_failure_after_the_manifest_took_its_name_keeps_the_files(
         self, place, save_of, operation, old
     ):
-        storage = Answering(place, operation, StorageError("cannot sync the folder"), done=True)
+        fault = Refuse(on_manifest(operation), "broken", times=1, done=True)
+        storage = FaultyStorage(place, fault)
 
         with pytest.raises(StorageError, match="the save is committed, and may not") as error:
             self.save(storage, save_of, operation)
@@ -103,7 +89,7 @@ class TestAnswers:
 
     def test_a_definite_failure_leaves_nothing(self, place, save_of, operation, old):
         before = {folder: place.list(folder) for folder in (".ckptstore", "step-00000001")}
-        storage = Answering(place, operation, StorageError("access denied"), done=False)
+        storage = FaultyStorage(place, Refuse(on_manifest(operation), "denied", times=1))
 
         with pytest.raises(StorageError, match="access denied") as error:
             self.save(storage, save_of, operation)
@@ -114,24 +100,18 @@ class TestAnswers:
 
 
 def test_where_a_late_rival_cannot_be_ruled_out_the_outcome_is_unknown(place, save_of):
-    class Gone:
-        def __init__(self) -> None:
-            self.committed = False
+    committed = False
 
-        def __getattr__(self, name: str) -> Any:
-            real = getattr(place, name)
-
-            def call(*args: Any, **options: Any) -> Any:
-                if self.committed:
-                    raise StorageError("the server is gone")
-                result = real(*args, **options)
-                self.committed = name == "create" and args[0].endswith(MANIFEST)
-                return result
-
-            return real if name == "writer" else call
+    def gone(operation: Operation, perform: Callable[..., Any]) -> Any:
+        nonlocal committed
+        if committed:
+            raise StorageError("the server is gone")
+        result = perform()
+        committed = on_manifest("create")(operation)
+        return result
 
     with pytest.raises(StorageError, match="the server is gone") as error:
-        save_generation(Gone(), save_of("a"))
+        save_generation(FaultyStorage(place, gone), save_of("a"))
 
     assert error.value.committed is None
     assert content(place, newest_generation(place)) == "model.pt of a"
@@ -212,7 +192,7 @@ def test_folders_of_others_are_no_leftovers(tmp_path, place, save_of):
     (leftover / "model.pt").write_text("half")
     os.utime(leftover / "model.pt", (0, 0))
 
-    assert repair(place) == ("removed the leftover step-00000009",)
+    assert repair(place, older_than=-1) == ("removed the leftover step-00000009/model.pt",)
 
     assert (tmp_path / "dante" / "step-by-step-guide" / "notes.md").read_text() == "mine"
     assert (tmp_path / "dante" / "step-00000500" / "lit_model.pth").read_text() == "mine"

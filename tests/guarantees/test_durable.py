@@ -2,76 +2,114 @@
 
 from __future__ import annotations
 
-import os
-import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 import ckptstore
+from ckptstore.testing import PowerLoss, Remains
 
 MODEL = {"w": torch.arange(1000.0)}
-
-
-class Watch:
-    """What the operating system was asked, in order; it does all of it."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.events: list[tuple[str, str]] = []
-        self.sources: dict[str, str] = {}
-        self._fsync, self._link = os.fsync, os.link
-        patch.setattr(os, "fsync", self.fsync)
-        patch.setattr(os, "link", self.link)
-
-    def fsync(self, descriptor: int) -> None:
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
-        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
-        self.events.append((kind, path))
-        self._fsync(descriptor)
-
-    def link(self, source: str, target: str, **options: object) -> None:
-        self.events.append(("link", os.fspath(target)))
-        self.sources[os.fspath(target)] = os.fspath(source)
-        self._link(source, target, **options)
+OTHER = {"w": torch.full((1000,), 7.0)}
 
 
 @pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
-    if not Path("/proc/self/fd").exists():
-        pytest.skip("needs /proc to know which file is fsynced")
-    return Watch(monkeypatch)
+def disk(tmp_path: Path) -> Path:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    return folder
+
+
+def fsyncs(power: PowerLoss) -> list[str]:
+    return [call for call in power.calls if call.startswith("fsync")]
 
 
 @pytest.mark.parametrize("keep", [None, ckptstore.Keep()], ids=["single", "history"])
-def test_every_file_is_on_disk_before_the_manifest_has_its_name(watch, tmp_path, keep):
-    store = ckptstore.Store(tmp_path / "dante", keep=keep)
+def test_every_file_is_on_disk_before_the_manifest_has_its_name(disk, tmp_path, keep):
+    store = ckptstore.Store(disk / "dante", keep=keep)
+    with PowerLoss(disk) as power:
+        store.save(
+            model=MODEL, optimizer={"state": {}, "param_groups": []}, config={"n": 1}, step=5
+        )
 
-    store.save(model=MODEL, optimizer={"state": {}, "param_groups": []}, config={"n": 1}, step=5)
-
-    folder = tmp_path / "dante" / ("step-00000005" if keep else ".ckptstore/00000001")
-    committed = watch.events.index(("link", str(folder / "manifest.json")))
-    before = {path for kind, path in watch.events[:committed] if kind != "link"}
-    after = {path for kind, path in watch.events[committed:] if kind == "folder"}
-    written = [str(path) for path in folder.iterdir()]
-    assert len(written) == 5
-    assert {watch.sources.get(path, path) for path in written} <= before
-    assert str(folder) in before
-    assert str(folder) in after
-
-
-def test_not_durable_means_no_fsync_at_all(watch, tmp_path):
-    ckptstore.save(tmp_path / "dante", model=MODEL, durable=False)
-
-    assert [path for kind, path in watch.events if kind != "link"] == []
+    folder = "dante/step-00000005" if keep else "dante/.ckptstore/00000001"
+    committing = power.calls.index(f"link {folder}/manifest.json")
+    before, after = power.left(committing), power.left(len(power.calls))
+    before.write_to(tmp_path / "before")
+    files = {p.name: p.read_bytes() for p in (tmp_path / "before" / folder).iterdir()}
+    committed = {
+        path.name: path.read_bytes()
+        for path in (disk / folder).iterdir()
+        if path.name != "manifest.json"
+    }
+    assert len(committed) == 4
+    assert committed.items() <= files.items()
+    assert "manifest.json" not in files
+    assert f"{folder}/manifest.json" in dict(after.names)
 
 
-def test_a_step_saved_again_is_made_durable_though_nothing_is_written(watch, tmp_path):
+@pytest.mark.parametrize("which", ["synced", "names", "zeros", *range(5)])
+@pytest.mark.parametrize("keep", [None, ckptstore.Keep()], ids=["single", "history"])
+def test_a_save_that_returned_survives_a_loss_of_power(disk, tmp_path, keep, which):
+    with PowerLoss(disk) as power:
+        ckptstore.Store(disk / "new" / "dante", keep=keep).save(model=MODEL, config={}, step=5)
+
+    power.left(len(power.calls), which).write_to(tmp_path / "left")
+
+    checkpoint = ckptstore.open(tmp_path / "left" / "new" / "dante")
+    assert checkpoint.verify().sound
+    assert torch.equal(checkpoint.load_model()["w"], MODEL["w"])
+    assert checkpoint.edited == ()
+
+
+def test_not_durable_means_no_fsync_at_all(disk):
+    with PowerLoss(disk) as power:
+        for number in range(3):
+            ckptstore.save(disk / "dante", model=MODEL, config={"n": number}, durable=False)
+            store = ckptstore.Store(disk / "steps", keep=ckptstore.Keep(last=1), durable=False)
+            store.save(model=MODEL, step=number)
+
+    assert fsyncs(power) == []
+
+
+def test_a_step_saved_again_is_made_durable_though_nothing_is_written(disk, tmp_path):
     keep = ckptstore.Keep()
-    ckptstore.Store(tmp_path, keep=keep, durable=False).save(model=MODEL, step=5)
+    with PowerLoss(disk) as power:
+        ckptstore.Store(disk / "dante", keep=keep, durable=False).save(model=MODEL, step=5)
+        written = len(power.calls)
+        ckptstore.Store(disk / "dante", keep=keep).save(model=MODEL, step=5)
 
-    ckptstore.Store(tmp_path, keep=keep).save(model=MODEL, step=5)
+    assert power.left(written).names == ()
+    power.left(len(power.calls)).write_to(tmp_path / "left")
+    checkpoint = ckptstore.open(tmp_path / "left" / "dante")
+    assert torch.equal(checkpoint.load_model()["w"], MODEL["w"])
 
-    folder = tmp_path / "step-00000005"
-    synced = {path for kind, path in watch.events if kind != "link"}
-    assert {str(folder), *map(str, folder.iterdir())} <= synced
+
+def test_what_was_not_durable_is_never_taken_for_sound_when_it_is_not(disk, tmp_path):
+    ckptstore.save(disk / "dante", model=MODEL, config={"n": 1}, step=1)
+    with PowerLoss(disk) as power:
+        ckptstore.save(disk / "dante", model=OTHER, config={"n": 2}, step=2, durable=False)
+
+    told = {_held(remains, tmp_path / str(n)) for n, remains in enumerate(_disks(power))}
+
+    assert told == {"old", "new", "an error"}
+
+
+def _disks(power: PowerLoss) -> Iterator[Remains]:
+    kinds = ("synced", "names", "zeros", "all", *range(4))
+    yield from {power.left(m, k) for m in range(0, len(power.calls) + 1, 3) for k in kinds}
+
+
+def _held(remains: Remains, folder: Path) -> str:
+    """Say what a folder holds: it is either whole, or an error at the latest when it is read."""
+    remains.write_to(folder)
+    try:
+        checkpoint = ckptstore.open(folder / "dante")
+        weights = checkpoint.load_model()["w"]
+    except ckptstore.CkptstoreError:
+        return "an error"
+    assert checkpoint.config in ({"n": 1}, {"n": 2})
+    assert torch.equal(weights, MODEL["w"] if checkpoint.config == {"n": 1} else OTHER["w"])
+    return "old" if checkpoint.config == {"n": 1} else "new"

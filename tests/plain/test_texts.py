@@ -25,6 +25,7 @@ def test_a_byte_order_mark_of_an_editor_is_no_damage():
         (b'{"a": 1', "is not valid JSON"),
         (b'{"a": 1, "a": 2}', "the key 'a' stands there twice"),
         (b'{"a": NaN}', "NaN is not JSON"),
+        (b'{"a": [-1e999]}', "-1e999 is larger than any number"),
         (b"\xff\xfe", "is not valid JSON"),
         (b"[1]", "holds a JSON list, not an object"),
         (b'{"a":' + b"[" * 200 + b"]" * 200 + b"}", "nested deeper than 100"),
@@ -37,7 +38,17 @@ def test_malformed_text_is_damage_and_named(text, found):
         parse_json(text, "config.json")
 
 
-@pytest.mark.parametrize("value", [{"a": float("nan")}, {"a": object()}, {"a": "\ud800"}])
+def test_half_of_a_surrogate_pair_is_written_as_its_escape_and_read_again():
+    # os.fsdecode makes these of a path that is not UTF-8, and old configs hold such paths.
+    value = parse_json(b'{"path": "caf\\udce9", "\\ud800": 1}', "config.json")
+
+    written = dump_json(value)
+
+    assert "caf\\udce9" in written
+    assert parse_json(written.encode("utf-8"), "config.json") == value
+
+
+@pytest.mark.parametrize("value", [{"a": float("nan")}, {"a": object()}])
 def test_what_json_has_no_word_for_is_not_written(value):
     with pytest.raises(UnsupportedError, match="cannot be written as JSON"):
         dump_json(value)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ckptstore.errors import NotFoundError, StorageError
-from ckptstore.storage import AlreadyThereError, Listing, connect
+from ckptstore.storage import Listing, connect
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX only")
 
@@ -286,7 +286,7 @@ assert storage.list() == Listing({{}}, ())
 
         with pytest.raises(StorageError, match="it is a folder"):
             storage.replace("a", b"")
-        with pytest.raises(AlreadyThereError):
+        with pytest.raises(StorageError, match="it is a folder"):
             storage.create("a", b"")
         storage.delete("a")
         assert storage.entry("a/b")

@@ -67,8 +67,8 @@ class TestConditions:
     def test_a_service_that_refuses_conditions_as_such_is_used_without(
         self, through, proxy, caplog
     ):
-        proxy.harm("PUT", "dante/a", action="unconditional")
-        proxy.harm("POST", "uploadId", action="unconditional")
+        proxy.harm("PUT", "dante/a", action="NotImplemented")
+        proxy.harm("POST", "uploadId", action="NotImplemented")
 
         with through.writer("large") as sink:
             sink.write(memoryview(bytes(PART + 1)))
@@ -228,7 +228,7 @@ class TestErrors:
         assert time.monotonic() - began < 100
 
     def test_a_busy_service_is_given_up_at_last(self, through, proxy):
-        proxy.harm("HEAD", "", times=99, action="slow")
+        proxy.harm("HEAD", "", times=99, action="SlowDown")
 
         with pytest.raises(StorageError, match="is too busy .*; try again later"):
             through.entry("a")

@@ -74,7 +74,7 @@ class TestUploads:
         assert s3_server.keys(url) == {}
 
     def test_a_part_that_fails_for_good_ends_the_upload(self, through, proxy, moto_server):
-        proxy.harm("PUT", "partNumber=2", times=99, action="expired")
+        proxy.harm("PUT", "partNumber=2", times=99, action="ExpiredToken")
 
         with pytest.raises(StorageError, match="credentials for 127.* have expired; renew"):
             write(through, "a", 6 * PART)
@@ -194,10 +194,10 @@ class TestLostAnswers:
         assert through.entry("a").size == 3 * PART
         assert proxy.count("PUT", "partNumber=2") == 2
 
-    @pytest.mark.parametrize("action", ["slow", "conflict", "drop"])
+    @pytest.mark.parametrize("action", ["SlowDown", "ConditionalRequestConflict", "drop"])
     def test_a_service_that_is_busy_for_a_moment_is_asked_again(self, through, proxy, action):
         proxy.harm("PUT", "/dante/a", times=2, action=action)
-        proxy.harm("GET", "/dante/a", times=2, action="slow")
+        proxy.harm("GET", "/dante/a", times=2, action="SlowDown")
 
         through.create("a", b"1")
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -51,6 +56,27 @@ def equal(one: Any, other: Any) -> bool:
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(equal, one, other))
     return bool(one == other)
+
+
+@pytest.fixture
+def faults() -> Callable[..., dict[str, Any]]:
+    """Return a function that runs ``python -m benchmarks.faults`` on one storage.
+
+    It gives the counts, once everything that has to be zero was zero.
+    """
+
+    def run(*arguments: object) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.faults", "--json", *map(str, arguments)],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+        [counts] = json.loads(done.stdout)["storages"].values()
+        return dict(counts)
+
+    return run
 
 
 @pytest.fixture

@@ -1,0 +1,270 @@
+"""A storage that fails where it is told to, one operation at a time.
+
+Every call of a `Storage`, and every write into a file and read of a range, is an `Operation` with
+a number from 1. A fault is any callable that gets the operation and a function that performs it:
+it may call that, not call it, call it with other bytes, or raise before or after. The usual ones
+are in `ckptstore.testing.faults`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckptstore import storage as storages
+from ckptstore.storage.base import Entry, Listing, RangeReader, Sink, Storage, Unfinished
+
+__all__ = ["Fault", "FaultyStorage", "Killed", "Operation", "Seen", "inject"]
+
+Fault = Callable[["Operation", Callable[..., Any]], Any]
+
+
+class Killed(BaseException):
+    """The process is gone: nothing that would run after this may have an effect any more."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing that a storage is asked.
+
+    Attributes:
+        number: counted from 1, over all storages that share a `Seen`.
+        name: the method: ``create``, ``delete``, … A file of bytes is ``writer``, then a ``write``
+            for each piece, then ``finish``; a range of a file that was opened is ``readinto``.
+        path: the name below the location that it is about.
+        data: the bytes that it carries, where it carries any.
+    """
+
+    number: int
+    name: str
+    path: str
+    data: bytes | memoryview | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.path}".rstrip()
+
+
+@dataclass
+class Seen:
+    """What was asked so far, and whether the process that asks is dead."""
+
+    operations: list[Operation] = field(default_factory=list)
+    dead: bool = False
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def next(self, name: str, path: str, data: bytes | memoryview | None) -> Operation:
+        """Count an operation.
+
+        Raises:
+            Killed: the process died before.
+        """
+        with self._lock:
+            if self.dead:
+                raise Killed
+            operation = Operation(len(self.operations) + 1, name, path, data)
+            self.operations.append(operation)
+            return operation
+
+
+class FaultyStorage(Storage):
+    """A real storage, every operation of which goes through a fault.
+
+    After `Killed` nothing reaches the real storage, and what was being written is neither
+    finished nor taken back, as long as this object lives.
+
+    Args:
+        storage: does the work.
+        fault: decides on each operation.
+        seen: where operations are counted, to be shared between storages.
+    """
+
+    def __init__(self, storage: Storage, fault: Fault, seen: Seen | None = None) -> None:
+        self.location = storage.location
+        self.content_versions = storage.content_versions
+        self.seen = seen or Seen()
+        self._real = storage
+        self._fault = fault
+        self._unfinished: list[object] = []
+
+    def list(self, folder: str = "") -> Listing:
+        """See `Storage.list`."""
+        found: Listing = self._do("list", folder, lambda: self._real.list(folder))
+        return found
+
+    def holding(self, folder: str, prefix: str, name: str) -> tuple[str, ...]:
+        """See `Storage.holding`."""
+        found: tuple[str, ...] = self._do(
+            "holding", folder, lambda: self._real.holding(folder, prefix, name)
+        )
+        return found
+
+    def entry(self, name: str) -> Entry | None:
+        """See `Storage.entry`."""
+        found: Entry | None = self._do("entry", name, lambda: self._real.entry(name))
+        return found
+
+    def leads_out(self, name: str) -> bool:
+        """See `Storage.leads_out`."""
+        leads: bool = self._do("leads_out", name, lambda: self._real.leads_out(name))
+        return leads
+
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """See `Storage.read`."""
+        data: bytes = self._do("read", name, lambda: self._real.read(name, limit))
+        return data
+
+    def open(self, name: str) -> RangeReader:
+        """See `Storage.open`."""
+        reader: RangeReader = self._do("open", name, lambda: self._real.open(name))
+        return _FaultyReader(reader, name, self._do)
+
+    def create_only(self, name: str, data: bytes) -> bool:
+        """See `Storage.create_only`."""
+        honoured: bool = self._do("create_only", name, lambda: self._real.create_only(name, data))
+        return honoured
+
+    def create(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        """See `Storage.create`."""
+
+        def perform(data: bytes = data) -> None:
+            self._real.create(name, data, durable=durable)
+
+        self._do("create", name, perform, data)
+
+    @contextmanager
+    def writer(self, name: str, *, expected_size: int = 0, durable: bool = True) -> Iterator[Sink]:
+        """See `Storage.writer`."""
+        real = self._real.writer(name, expected_size=expected_size, durable=durable)
+        sink = self._do("writer", name, real.__enter__)
+        # The garbage collector would end a writer that is left alone, and that cleans up.
+        self._unfinished.append(real)
+        finished = False
+
+        def finish() -> None:
+            nonlocal finished
+            finished = True
+            real.__exit__(None, None, None)
+
+        try:
+            yield _FaultySink(sink, name, self._do)
+            self._do("finish", name, finish)
+        except Killed:
+            raise
+        except BaseException as error:
+            if not finished:
+                real.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def replace(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        """See `Storage.replace`."""
+
+        def perform(data: bytes = data) -> None:
+            self._real.replace(name, data, durable=durable)
+
+        self._do("replace", name, perform, data)
+
+    def swap(self, name: str, expected: bytes, data: bytes, *, durable: bool = True) -> bool:
+        """See `Storage.swap`."""
+
+        def perform(data: bytes = data) -> bool:
+            return self._real.swap(name, expected, data, durable=durable)
+
+        swapped: bool = self._do("swap", name, perform, data)
+        return swapped
+
+    def copy(self, source: str, name: str, *, durable: bool = True) -> None:
+        """See `Storage.copy`."""
+        self._do("copy", name, lambda: self._real.copy(source, name, durable=durable))
+
+    def delete(self, name: str) -> None:
+        """See `Storage.delete`."""
+        self._do("delete", name, lambda: self._real.delete(name))
+
+    def flush(self, folder: str) -> None:
+        """See `Storage.flush`."""
+        self._do("flush", folder, lambda: self._real.flush(folder))
+
+    def unfinished(self) -> tuple[Unfinished, ...]:
+        """See `Storage.unfinished`."""
+        found: tuple[Unfinished, ...] = self._do("unfinished", "", self._real.unfinished)
+        return found
+
+    def give_up(self, upload: Unfinished) -> None:
+        """See `Storage.give_up`."""
+        self._do("give_up", upload.name, lambda: self._real.give_up(upload))
+
+    def _do(
+        self,
+        name: str,
+        path: str,
+        perform: Callable[..., Any],
+        data: bytes | memoryview | None = None,
+    ) -> Any:
+        operation = self.seen.next(name, path, data)
+        try:
+            return self._fault(operation, perform)
+        except Killed:
+            self.seen.dead = True
+            raise
+
+
+@contextmanager
+def inject(fault: Fault) -> Iterator[Seen]:
+    """Send every operation of every storage that ckptstore connects to meanwhile through a fault.
+
+    Storages that were connected to before keep working as they did. For tests: it changes what
+    `ckptstore.storage.connect` and `locate` return, for all threads of this process.
+
+    Args:
+        fault: decides on each operation.
+
+    Yields:
+        What was asked so far, all storages counted together.
+    """
+    seen = Seen()
+    connect, locate = storages.connect, storages.locate
+
+    def faulty_connect(*args: Any, **options: Any) -> Storage:
+        return FaultyStorage(connect(*args, **options), fault, seen)
+
+    def faulty_locate(*args: Any, **options: Any) -> tuple[Storage, str | None]:
+        found, name = locate(*args, **options)
+        return FaultyStorage(found, fault, seen), name
+
+    storages.connect, storages.locate = faulty_connect, faulty_locate
+    try:
+        yield seen
+    finally:
+        storages.connect, storages.locate = connect, locate
+
+
+class _FaultySink:
+    def __init__(self, sink: Sink, name: str, do: Callable[..., Any]) -> None:
+        self._sink = sink
+        self._name = name
+        self._do = do
+
+    def write(self, data: memoryview, /) -> None:
+        def perform(part: memoryview = data) -> None:
+            self._sink.write(part)
+
+        self._do("write", self._name, perform, memoryview(data).cast("B"))
+
+
+class _FaultyReader(RangeReader):
+    def __init__(self, reader: RangeReader, name: str, do: Callable[..., Any]) -> None:
+        self.size = reader.size
+        self._reader = reader
+        self._name = name
+        self._do = do
+
+    def readinto(self, start: int, target: memoryview) -> None:
+        self._do("readinto", self._name, lambda: self._reader.readinto(start, target))
+
+    def close(self) -> None:
+        self._reader.close()
