@@ -150,7 +150,8 @@ def _in_memory(place: Place) -> Any:
         checkpoint.verify()
         checkpoint.load_model()
     finally:
-        files.rm("/attack", recursive=True)
+        with contextlib.suppress(FileNotFoundError):  # All that is there are links.
+            files.rm("/attack", recursive=True)
 
 
 def _states(place: Place) -> Any:

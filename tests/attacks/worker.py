@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import resource
 import select
@@ -219,6 +220,7 @@ def main() -> None:
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
         warnings.simplefilter("ignore")
+        logging.getLogger("ckptstore").addHandler(logging.NullHandler())
         worker = Worker(Path(sys.argv[1]))
         worker.prepare()
         answers.write("ready\n")
