@@ -99,12 +99,22 @@ def _to_go(storage: Storage, numbers: tuple[int, ...]) -> tuple[str, ...]:
     names = shown_names(view, there)
     if not numbers:
         return names
+    if view is None and MANIFEST in there and _is_damaged(storage):
+        names = (MANIFEST,)  # Beside generations it was the view's, and nobody can read it.
     strays: tuple[str, ...] = ()
     with suppress(CorruptionError, UnsafeError, UnsupportedError):
         newest = read_manifest(storage, generation_folder(numbers[-1]))
         if newest is not None:
             strays = left_behind(storage, newest, there.keys() - {*names}, own=True)
     return (*strays, *sorted(names, key=lambda name: name == MANIFEST))
+
+
+def _is_damaged(storage: Storage) -> bool:
+    try:
+        read_manifest(storage, "")
+    except (CorruptionError, UnsafeError, UnsupportedError):
+        return True
+    return False
 
 
 def shown_names(view: Manifest | None, there: Collection[str]) -> tuple[str, ...]:

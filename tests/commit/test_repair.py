@@ -9,6 +9,7 @@ import pytest
 from ckptstore.commit.edits import hand_edits
 from ckptstore.commit.files import CommittedFiles
 from ckptstore.commit.layout import generations, newest_generation
+from ckptstore.commit.remove import remove_everything
 from ckptstore.commit.repair import adopt_view, repair
 from ckptstore.commit.save import save_generation
 from ckptstore.errors import ConflictError, CorruptionError, NotFoundError
@@ -150,3 +151,22 @@ def test_an_empty_folder_of_a_killed_writer_goes_with_the_next_save(tmp_path, sa
     save_generation(place, save_of("c"))
 
     assert place.list(".ckptstore").folders == ("00000003",)
+
+
+def test_removing_a_location_takes_a_damaged_manifest_of_its_view_too(place, save_of):
+    save_generation(place, save_of("a"))
+    place.replace("manifest.json", place.read("manifest.json")[:-20])
+
+    remove_everything(place)
+
+    assert place.list("").files == {}
+    assert save_generation(place, save_of("b")).manifest.generation == 1
+
+
+def test_removing_a_location_leaves_another_programs_manifest(place, save_of):
+    save_generation(place, save_of("a"))
+    place.replace("manifest.json", b'{"name": "a web app"}')
+
+    remove_everything(place)
+
+    assert list(place.list("").files) == ["manifest.json"]
