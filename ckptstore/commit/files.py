@@ -179,6 +179,17 @@ class CommittedFiles(Files):
             ),
         )
 
+    def prove(self, name: str) -> None:
+        """Read all of a file of bytes, in bounded memory.
+
+        Raises:
+            CorruptionError, NotFoundError, SupersededError: what `open` and reading raise.
+        """
+        buffer = bytearray(_PIECE)
+        with self.open(name) as file:
+            while file.readinto(buffer):  # type: ignore[attr-defined]
+                pass
+
     def stored_text(self, name: str) -> str:
         """Return a JSON file's text as the file itself has it, which nothing else depends on.
 

@@ -28,7 +28,6 @@ from ckptstore.texts import parse_json
 __all__ = ["BEHIND", "DAMAGED", "OK", "Finding", "Shown", "rotten"]
 
 OK, BEHIND, DAMAGED = "ok", "behind", "damaged"
-_PIECE = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -185,8 +184,5 @@ def rotten(storage: Storage, state: Committed) -> tuple[str, ...]:
 
 
 def _read(view: Shown, name: str) -> str:
-    buffer = bytearray(_PIECE)
-    with view.open(name) as file:
-        while file.readinto(buffer):  # type: ignore[attr-defined]
-            pass
+    view.prove(name)
     return ""

@@ -266,12 +266,9 @@ def _by_digest(
     }
 
 
-def _is_damaged(files: Files, name: str) -> bool:
-    buffer = bytearray(_PIECE)
+def _is_damaged(files: CommittedFiles, name: str) -> bool:
     try:
-        with files.open(name) as file:
-            while file.readinto(buffer):  # type: ignore[attr-defined]
-                pass
+        files.prove(name)
     except (CorruptionError, NotFoundError):
         return True
     return False
