@@ -26,6 +26,8 @@ __all__ = ["convert"]
 
 # What a training_state.json of less than 1 KB has room for beside step and file names.
 _MOST_FIELDS = 600
+# Each that has no room there becomes a file: as many as anybody would look through.
+_MOST_NAMES = 500
 
 
 def convert(
@@ -164,13 +166,20 @@ def _contents(origin: Checkpoint) -> Contents:
     known = {"step", "optimizer_file", *(f"{name}_file" for name in origin.states())}
     fields = {n: v for n, v in (origin.training_state or {}).items() if n not in known}
     states = {name: origin.load_state(name) for name in origin.states()}
-    while len(dump_json(fields)) > _MOST_FIELDS:
+    if len(fields) > _MOST_NAMES:
+        raise UnsupportedError(
+            f"training_state.json of {origin.location} holds {len(fields)} fields, and more than "
+            f"{_MOST_NAMES} cannot be kept apart; put them under one name, then convert"
+        )
+    sizes = {name: len(dump_json({name: value})) for name, value in fields.items()}
+    for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
+        if sum(map(sizes.__getitem__, fields)) <= _MOST_FIELDS:
+            break
         # Other programs put whole configs there; as a state of its own nothing of it is lost.
-        largest = max(fields, key=lambda name: len(dump_json(fields[name])))
-        free = largest
+        free = name
         while free in states:
             free += "_"
-        states[free] = fields.pop(largest)
+        states[free] = fields.pop(name)
     return Contents(
         model=origin.load_model(),
         config=origin.config,

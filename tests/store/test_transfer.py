@@ -258,3 +258,16 @@ def test_damage_of_the_source_is_named_there(tmp_path, training):
     with pytest.raises(ckptstore.CorruptionError, match="truncated"):
         ckptstore.convert(tmp_path / "theirs")
     assert not (tmp_path / "ours").exists()
+
+
+def test_more_fields_than_can_be_kept_apart_are_refused_at_once(tmp_path):
+    ckptstore.save(tmp_path / "a", model={"w": torch.ones(2)})
+    (tmp_path / "theirs").mkdir()
+    shutil.copy(tmp_path / "a" / "model.pt", tmp_path / "theirs")
+    fields = {f"field {number}": number for number in range(501)}
+    (tmp_path / "theirs" / "training_state.json").write_text(json.dumps(fields))
+
+    with pytest.raises(ckptstore.UnsupportedError, match="holds 501 fields, and more than 500"):
+        ckptstore.convert(tmp_path / "theirs", tmp_path / "b")
+
+    assert not (tmp_path / "b").exists()
