@@ -21,7 +21,7 @@ from ckptstore.commit.layout import (
 from ckptstore.commit.save import Save, save_generation, save_step
 from ckptstore.errors import ConflictError, CorruptionError, NotFoundError, UnsupportedError
 from ckptstore.formats.base import Files, NewFiles
-from ckptstore.manifest import FileEntry
+from ckptstore.manifest import MANIFEST, FileEntry
 from ckptstore.opening import Location, open
 from ckptstore.progress import OnProgress, Progress
 from ckptstore.saving import index
@@ -107,6 +107,7 @@ class _Copy:
         self._there = there
         self._progress = progress
         names = _names(origin, optimizer=optimizer)
+        _check_kinds(origin, names)
         self._texts = {n: self._files.text(n) for n in names if n.endswith(".json")}
         self._bytes = {n: self._files.size(n) for n in names if not n.endswith(".json")}
         self._known = _by_digest(place, there, prove=prove)
@@ -229,6 +230,19 @@ class _Copy:
         if progress is not None:
             self._done += count
             progress(Progress("copy", name, self._done, self._total))
+
+
+def _check_kinds(origin: Checkpoint, names: Sequence[str]) -> None:
+    """Refuse a manifest that no save writes: JSON files are its texts, all others its files."""
+    manifest = origin.source.manifest
+    if manifest is None:
+        return
+    for name in names:
+        if name in (manifest.files if name.endswith(".json") else manifest.texts):
+            raise CorruptionError(
+                f"{MANIFEST} of {origin.location} lists {name!r} as what it is not: JSON files are "
+                "texts, all others are files; nothing was copied, restore it from a good copy"
+            )
 
 
 def _names(origin: Checkpoint, *, optimizer: bool) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -271,3 +272,21 @@ def test_more_fields_than_can_be_kept_apart_are_refused_at_once(tmp_path):
         ckptstore.convert(tmp_path / "theirs", tmp_path / "b")
 
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(("old", "new"), [("config.json", "config"), ("model.pt", "model.json")])
+def test_a_manifest_that_calls_a_file_what_it_is_not_is_damage(tmp_path, old, new):
+    from ckptstore.manifest import Manifest
+
+    ckptstore.save(tmp_path / "a", model={"w": torch.ones(2)}, config={"n": 1})
+    ckptstore.save(tmp_path / "b", model={"w": torch.ones(3)})
+    path = tmp_path / "a" / ".ckptstore" / "00000001" / "manifest.json"
+    manifest = Manifest.from_json(path.read_text(), "it")
+    kind = "texts" if old in manifest.texts else "files"
+    entries = getattr(manifest, kind)
+    path.write_text(replace(manifest, **{kind: {**entries, new: entries[old]}}).to_json())
+
+    with pytest.raises(ckptstore.CorruptionError, match=f"lists '{new}' as what it is not"):
+        ckptstore.sync(tmp_path / "a", tmp_path / "b")
+
+    assert ckptstore.open(tmp_path / "b").generation == 1
