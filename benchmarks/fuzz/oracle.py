@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import sys
@@ -63,6 +64,10 @@ class Finding(BaseException):
     """An input did what none may do. No `except Exception` swallows it."""
 
 
+class TooSlow(Finding):
+    """An input took longer than any may: a finding where it does so twice."""
+
+
 @dataclass(frozen=True)
 class Target:
     """Something that reads what strangers wrote.
@@ -91,6 +96,14 @@ def check(target: Target, data: bytes) -> None:
     Raises:
         Finding: it did what none may do.
     """
+    try:
+        _check(target, data)
+    except TooSlow:
+        gc.collect()  # The harness's own garbage of a million inputs is none of this one's.
+        _check(target, data)
+
+
+def _check(target: Target, data: bytes) -> None:
     _watch()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.thread_time()
@@ -113,7 +126,7 @@ def check(target: Target, data: bytes) -> None:
         raise Finding(f"it did what nothing may do here: {seen[0]}")
     seconds = time.thread_time() - start
     if seconds > _SECONDS:
-        raise Finding(f"it took {seconds:.1f} seconds of a core")
+        raise TooSlow(f"it took {seconds:.1f} seconds of a core")
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * _PEAK_UNIT
     if grown > _MEMORY:
         raise Finding(f"it took {grown // 2**20} MiB of memory for {len(data)} bytes")
