@@ -27,6 +27,9 @@ __all__ = ["must_print", "must_show", "read_folder"]
 _LOCATION = "/fuzz-input"
 _COPY = "/fuzz-output"
 _SOURCE = f"memory:/{_LOCATION}"
+# One for all inputs: click remembers every stdout that it has seen, for good.
+_PRINTED = io.BytesIO()
+_SCREEN = io.TextIOWrapper(_PRINTED, "utf-8", write_through=True)
 
 
 def read_folder(data: bytes) -> None:
@@ -149,10 +152,11 @@ def must_print(document: object) -> None:
     Raises:
         Finding: what was printed is another document, or holds what a terminal obeys.
     """
-    raw = io.BytesIO()
-    with contextlib.redirect_stdout(io.TextIOWrapper(raw, "utf-8", write_through=True)):
+    _PRINTED.seek(0)
+    _PRINTED.truncate()
+    with contextlib.redirect_stdout(_SCREEN):
         print_json(document)
-    text = raw.getvalue().decode("utf-8")
+    text = _PRINTED.getvalue().decode("utf-8")
     if json.loads(text) != plain(document):
         raise Finding("what is printed is another document")
     for line in text.splitlines():
