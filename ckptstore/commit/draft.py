@@ -40,7 +40,7 @@ def draft(
     )
 
 
-class DigestingSink:
+class DigestingSink(Sink):
     """Digests what passes on to another sink, or nowhere.
 
     Args:

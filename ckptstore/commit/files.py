@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO, cast
 
 from ckptstore.commit.layout import Committed, newest_generation, read_manifest
@@ -254,13 +254,17 @@ class _Pinned(RangeReader):
 
     def __init__(self, reader: RangeReader, files: CommittedFiles, name: str) -> None:
         self.size = reader.size
+        self.at_once = reader.at_once
         self._reader = reader
         self._files = files
         self._name = name
 
     def readinto(self, start: int, target: memoryview) -> None:
+        self.readinto_parts(start, (target,))
+
+    def readinto_parts(self, start: int, targets: Sequence[memoryview]) -> None:
         try:
-            self._reader.readinto(start, target)
+            self._reader.readinto_parts(start, targets)
         except NotFoundError as error:
             raise self._files._absent(self._name) from error
         except CorruptionError as error:

@@ -7,6 +7,7 @@ every storage promises.
 from ckptstore.storage.base import (
     AlreadyThereError,
     Entry,
+    Held,
     Listing,
     RangeReader,
     Sink,
@@ -18,6 +19,7 @@ from ckptstore.storage.location import connect, locate
 __all__ = [
     "AlreadyThereError",
     "Entry",
+    "Held",
     "Listing",
     "RangeReader",
     "Sink",

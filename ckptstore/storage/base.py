@@ -13,15 +13,16 @@ Rules that every storage keeps, because the commit is built on them:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
 
 from ckptstore.errors import ConflictError, StorageError
 
 __all__ = [
     "AlreadyThereError",
     "Entry",
+    "Held",
     "Listing",
     "RangeReader",
     "Sink",
@@ -82,17 +83,50 @@ class Unfinished:
     age: float | None
 
 
-class Sink(Protocol):
+@dataclass(frozen=True)
+class Held:
+    """Where a storage has some bytes already.
+
+    Attributes:
+        name: of the file, relative to the storage; one that is never changed.
+        start: of the bytes in it.
+    """
+
+    name: str
+    start: int
+
+
+class Sink(ABC):
     """Takes the bytes of one new file in order."""
 
+    @abstractmethod
     def write(self, data: memoryview, /) -> object:
         """Take the next bytes, all of them; they may be reused as soon as this returns."""
 
+    def lend(self, data: memoryview, /, held: Held | None = None) -> object:
+        """Take the next bytes, which stay as they are until the file is finished or given up.
+
+        So they need not be copied to be on their way while more of them come.
+
+        Args:
+            data: the bytes.
+            held: where the storage has the very same bytes; a hint, to spare their way.
+        """
+        return self.write(data)
+
 
 class RangeReader(ABC):
-    """One file, opened for reading at any place; a context manager."""
+    """One file, opened for reading at any place, also by several threads at once.
+
+    A context manager.
+
+    Attributes:
+        size: bytes.
+        at_once: how many reads are worth having under way at the same time.
+    """
 
     size: int
+    at_once: int = 1
 
     @abstractmethod
     def readinto(self, start: int, target: memoryview) -> None:
@@ -103,6 +137,16 @@ class RangeReader(ABC):
             CorruptionError: the file ends before ``target`` is full.
             StorageError: the storage failed.
         """
+
+    def readinto_parts(self, start: int, targets: Sequence[memoryview]) -> None:
+        """Fill several pieces of memory, one after the other, with the bytes from ``start`` on.
+
+        Raises:
+            NotFoundError, CorruptionError, StorageError: as `readinto`.
+        """
+        for target in targets:
+            self.readinto(start, target)
+            start += target.nbytes
 
     def close(self) -> None:  # noqa: B027  (closing nothing is fine)
         """Let go of the file."""

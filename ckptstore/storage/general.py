@@ -275,7 +275,7 @@ class GeneralStorage(KeyedStorage):
             ) from self._discretion.cause(error)
 
 
-class _Sink:
+class _Sink(Sink):
     def __init__(self, storage: GeneralStorage, name: str, file: Any) -> None:
         self._storage = storage
         self._name = name

@@ -240,7 +240,7 @@ class LocalStorage(Storage):
             self._root_is_durable = True
 
 
-class _FileSink:
+class _FileSink(Sink):
     def __init__(self, path: str, descriptor: int) -> None:
         self._path = path
         self._descriptor = descriptor

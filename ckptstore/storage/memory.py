@@ -122,7 +122,7 @@ class MemoryStorage(GeneralStorage):
         return Entry(name, size, made, f"{id(held):x}-{made}-{size}")
 
 
-class _Sink:
+class _Sink(Sink):
     def __init__(self) -> None:
         self.buffer = io.BytesIO()
 

@@ -323,7 +323,7 @@ class S3Storage(KeyedStorage):
         )
 
 
-class _UploadSink:
+class _UploadSink(Sink):
     def __init__(self, storage: S3Storage, name: str, upload: Upload) -> None:
         self._storage = storage
         self._name = name

@@ -301,6 +301,6 @@ class _FullDisk(NewFiles):
         yield _FullSink()
 
 
-class _FullSink:
+class _FullSink(Sink):
     def write(self, data: memoryview, /) -> None:
         raise OSError(28, "no space left on device")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ckptstore import storage as storages
-from ckptstore.storage.base import Entry, Listing, RangeReader, Sink, Storage, Unfinished
+from ckptstore.storage.base import Entry, Held, Listing, RangeReader, Sink, Storage, Unfinished
 
 __all__ = ["Fault", "FaultyStorage", "Killed", "Operation", "Seen", "inject"]
 
@@ -243,7 +243,7 @@ def inject(fault: Fault) -> Iterator[Seen]:
         storages.connect, storages.locate = connect, locate
 
 
-class _FaultySink:
+class _FaultySink(Sink):
     def __init__(self, sink: Sink, name: str, do: Callable[..., Any]) -> None:
         self._sink = sink
         self._name = name
@@ -252,6 +252,12 @@ class _FaultySink:
     def write(self, data: memoryview, /) -> None:
         def perform(part: memoryview = data) -> None:
             self._sink.write(part)
+
+        self._do("write", self._name, perform, memoryview(data).cast("B"))
+
+    def lend(self, data: memoryview, /, held: Held | None = None) -> None:
+        def perform(part: memoryview = data) -> None:
+            self._sink.lend(part, held if len(part) == len(data) else None)
 
         self._do("write", self._name, perform, memoryview(data).cast("B"))
 

@@ -115,7 +115,7 @@ class MemoryNewFiles(NewFiles):
             raise ConflictError(f"{name} is written twice; a format writes each file once")
 
 
-class _MemorySink:
+class _MemorySink(Sink):
     """Copies what it is given at once, as the real ones may."""
 
     def __init__(self) -> None:

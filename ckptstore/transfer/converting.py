@@ -18,7 +18,7 @@ from ckptstore.manifest import Manifest
 from ckptstore.opening import Location, open
 from ckptstore.progress import OnProgress, Progress
 from ckptstore.saving import save_of
-from ckptstore.storage.base import Sink, Storage
+from ckptstore.storage.base import Held, Sink, Storage
 from ckptstore.texts import dump_json
 from ckptstore.transfer.report import Transfer
 
@@ -151,12 +151,17 @@ class _Watched(NewFiles):
 
 
 @dataclass(frozen=True)
-class _WatchedSink:
+class _WatchedSink(Sink):
     sink: Sink
     report: Callable[[int], None]
 
     def write(self, data: memoryview, /) -> int:
         self.sink.write(data)
+        self.report(memoryview(data).nbytes)
+        return memoryview(data).nbytes
+
+    def lend(self, data: memoryview, /, held: Held | None = None) -> int:
+        self.sink.lend(data, held)
         self.report(memoryview(data).nbytes)
         return memoryview(data).nbytes
 
