@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["compacted"]
+__all__ = ["compacted", "is_plain"]
 
 _ALIGNMENT = 16
 
@@ -65,9 +65,9 @@ def _tensors(value: Any, seen: dict[int, Any]) -> dict[int, torch.Tensor]:
     return found
 
 
-def _view_of(tensor: torch.Tensor) -> _View | None:
-    """Return the bytes that a tensor covers, or None where it is better left as it is."""
-    if (
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is its storage's bytes, seen by shape and stride, and nothing else."""
+    return not (
         tensor.layout is not torch.strided
         or tensor.device.type == "meta"
         or tensor.is_quantized
@@ -75,7 +75,12 @@ def _view_of(tensor: torch.Tensor) -> _View | None:
         or tensor.is_conj()
         or tensor.is_neg()
         or tensor.__dict__
-    ):
+    )
+
+
+def _view_of(tensor: torch.Tensor) -> _View | None:
+    """Return the bytes that a tensor covers, or None where it is better left as it is."""
+    if not is_plain(tensor):
         return None
     size = tensor.element_size()
     start = int(tensor.storage_offset()) * size

@@ -7,15 +7,16 @@ import pickle
 import sys
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, cast
 
 import torch
 
 from ckptstore.errors import UnsafeError, UnsupportedError
 from ckptstore.storage.base import Sink
-from ckptstore.tensors.compact import compacted
+from ckptstore.tensors.compact import compacted, is_plain
 from ckptstore.tensors.interrupts import Interrupts
+from ckptstore.tensors.writing import write_plain
 
 __all__ = ["check", "save", "size_of"]
 
@@ -46,13 +47,11 @@ def save(obj: Any, sink: Sink, *, what: str = "the state") -> None:
         UnsupportedError: torch cannot save it.
     """
     check(obj, what)
+    tree = _canonical(obj, compacted(obj), {})
+    write = write_plain if _is_plain(tree) else _write_by_torch
     file, interrupts = _SinkFile(sink), Interrupts()
-    checksums = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(True)
-    _register_tag()
-    _tagging.active = True
     try:
-        torch.save(_canonical(obj, compacted(obj), {}), cast(IO[bytes], file))
+        write(tree, file)
     except (RuntimeError, TypeError, ValueError, AttributeError, pickle.PicklingError) as error:
         if file.failure is None:
             interrupt = interrupts.behind(error)
@@ -61,12 +60,29 @@ def save(obj: Any, sink: Sink, *, what: str = "the state") -> None:
             raise UnsupportedError(
                 f"torch cannot save {what}: {str(error).splitlines()[0]}"
             ) from error
-    finally:
-        _tagging.active = False
-        torch.serialization.set_crc32_options(checksums)
     if file.failure is not None:
         # torch turns it into a RuntimeError that no longer says what the storage said.
         raise file.failure
+
+
+def _is_plain(tree: Any) -> bool:
+    """Whether all of an object can be written from its tensors' own memory."""
+    return all(
+        is_plain(value) for _, value in _walk(tree, "the state") if isinstance(value, torch.Tensor)
+    )
+
+
+def _write_by_torch(tree: Any, file: _SinkFile) -> None:
+    """Leave it to torch itself, which knows how to write sparse tensors and the like."""
+    checksums = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)
+    _register_tag()
+    _tagging.active = True
+    try:
+        torch.save(tree, cast(IO[bytes], file))
+    finally:
+        _tagging.active = False
+        torch.serialization.set_crc32_options(checksums)
 
 
 def check(obj: Any, what: str = "the state") -> None:
@@ -205,18 +221,24 @@ def _register_tag() -> None:
 
 
 class _SinkFile:
-    """What torch.save writes to: it passes the bytes on and keeps the sink's first exception."""
+    """What is written to: it passes the bytes on and keeps the sink's first exception."""
 
     def __init__(self, sink: Sink) -> None:
         self.failure: BaseException | None = None
         self._sink = sink
 
-    def write(self, data: memoryview) -> int:
+    def write(self, data: memoryview, /) -> int:
+        return self._pass_on(self._sink.write, data)
+
+    def lend(self, data: memoryview, /) -> int:
+        return self._pass_on(self._sink.lend, data)
+
+    def _pass_on(self, take: Callable[[memoryview], object], data: memoryview) -> int:
         if self.failure is not None:
             raise self.failure
         view = memoryview(data).cast("B")
         try:
-            self._sink.write(view)
+            take(view)
         except BaseException as error:
             self.failure = error
             raise

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from ckptstore import tensors
+from ckptstore.storage.base import Sink
 
 
-class Buffer:
+class Buffer(Sink):
     """A sink that copies what it is given at once, as the real ones may."""
 
     def __init__(self) -> None:

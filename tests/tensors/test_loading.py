@@ -18,6 +18,7 @@ from ckptstore.errors import (
     UnsafeError,
     UnsupportedError,
 )
+from ckptstore.storage.base import Sink
 
 HOW = ["whole", "named", "part"]
 
@@ -247,7 +248,7 @@ def test_a_tensor_over_2_gib_round_trips(tmp_path):
     path = tmp_path / "large.pt"
     with path.open("wb") as file:
 
-        class FileSink:
+        class FileSink(Sink):
             def write(self, data):
                 file.write(data)
 

@@ -16,6 +16,7 @@ import torch
 
 from ckptstore import ptfile, tensors
 from ckptstore.errors import UnsafeError, UnsupportedError
+from ckptstore.storage.base import Sink
 
 
 class Colour(enum.IntEnum):
@@ -26,7 +27,7 @@ class Point(NamedTuple):
     x: int
 
 
-class Broken:
+class Broken(Sink):
     """A sink that fails at the given write."""
 
     def __init__(self, at, error):
@@ -90,7 +91,7 @@ def test_one_memory_under_two_dtypes_is_refused(saved):
         saved({"a": weight, "b": weight.view(torch.int32)})
 
 
-@pytest.mark.parametrize("at", [0, 1, 3, 10, 25, 40])
+@pytest.mark.parametrize("at", [0, 1, 3, 10, 24])
 @pytest.mark.parametrize(
     "error", [OSError(28, "no space left on device"), KeyboardInterrupt(), RuntimeError("mine")]
 )
@@ -106,7 +107,7 @@ def test_the_sinks_first_error_is_the_one_raised(at, error):
 def test_a_storage_arrives_without_a_copy():
     weight = torch.ones(100_000)
 
-    class Watching:
+    class Watching(Sink):
         same_memory = False
 
         def write(self, data):
@@ -145,11 +146,15 @@ def test_a_state_on_a_gpu_is_read_where_there_is_none(saved, loaded):
     assert torch.equal(loaded(data, map_location="cuda", names=["row"])["row"], state["row"])
 
 
+_WRITING = ("serialization.py", "saving.py", "writing.py", "pickling.py")
+_FUNCTIONS = ("_save", "__exit__", "write", "write_plain", "pickled", "persistent_id", "record")
+
+
 @pytest.fixture
 def interrupted_at():
     """A function that acts, is interrupted at the line of this number, and tells what came out.
 
-    Lines are counted in torch's Python code and in ours, once torch has begun to write.
+    Lines are counted in torch's Python code and in ours, once the writing has begun.
     """
 
     def attempt(number, act):
@@ -157,12 +162,8 @@ def interrupted_at():
 
         def trace(frame, event, argument):
             nonlocal left
-            within = frame.f_code.co_filename.endswith(("serialization.py", "saving.py"))
-            if (
-                within
-                and event == "line"
-                and frame.f_code.co_name in ("_save", "__exit__", "write")
-            ):
+            within = frame.f_code.co_filename.endswith(_WRITING)
+            if within and event == "line" and frame.f_code.co_name in _FUNCTIONS:
                 left -= 1
                 if left == 0:
                     raise KeyboardInterrupt
@@ -181,15 +182,17 @@ def interrupted_at():
     return attempt
 
 
-def test_an_interrupt_surfaces_as_itself_at_whatever_line_of_a_save_it_comes(interrupted_at):
-    state = {"a": torch.ones(10)}
+@pytest.mark.parametrize(
+    "state", [{"a": torch.ones(10)}, {"a": torch.eye(3).to_sparse()}], ids=["plain", "by torch"]
+)
+def test_an_interrupt_surfaces_as_itself_at_whatever_line_of_a_save_it_comes(interrupted_at, state):
 
-    class Sink:
+    class Taking(Sink):
         def write(self, data):
             pass
 
     number = 0
-    while error := interrupted_at(number := number + 1, lambda: tensors.save(state, Sink())):
+    while error := interrupted_at(number := number + 1, lambda: tensors.save(state, Taking())):
         assert isinstance(error, KeyboardInterrupt), f"line {number}: {error!r}"
     assert number > 50
 

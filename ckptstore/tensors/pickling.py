@@ -1,0 +1,56 @@
+"""The pickle inside a `.pt`: what `torch.save` would write, with the storages it looks into."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any
+
+import torch
+
+__all__ = ["pickled"]
+
+_PROTOCOL = 2
+
+
+def pickled(obj: Any) -> tuple[bytes, dict[str, torch.UntypedStorage]]:
+    """Return an object's pickle, and the storages of its tensors by their keys, in order.
+
+    Every tensor is said to be on the CPU, so that plain `torch.load` reads the file anywhere.
+
+    Raises:
+        RuntimeError: two tensors look at the same bytes as different types.
+    """
+    buffer = io.BytesIO()
+    pickler = _Pickler(buffer)
+    pickler.dump(obj)
+    return buffer.getvalue(), pickler.storages
+
+
+class _Pickler(pickle.Pickler):
+    """Names a storage where torch's own pickler would; torch's tensors reduce themselves to it."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=_PROTOCOL)
+        self.storages: dict[str, torch.UntypedStorage] = {}
+        self._keys: dict[int, str] = {}
+        self._dtypes: dict[int, torch.dtype] = {}
+
+    def persistent_id(self, obj: Any) -> tuple[Any, ...] | None:
+        if isinstance(obj, torch.storage.TypedStorage):
+            storage, dtype = obj._untyped_storage, obj.dtype
+            name: str = obj._pickle_storage_type()  # type: ignore[no-untyped-call]
+            kind, count = getattr(torch, name), storage.nbytes() // dtype.itemsize
+        elif isinstance(obj, torch.UntypedStorage):
+            storage, dtype = obj, torch.uint8
+            kind, count = torch.UntypedStorage, obj.nbytes()
+        else:
+            return None
+        if (address := storage.data_ptr()) and self._dtypes.setdefault(address, dtype) != dtype:
+            raise RuntimeError(
+                "Cannot save multiple tensors or storages that view the same data as different "
+                "types"
+            )
+        key = self._keys.setdefault(storage._cdata, str(len(self._keys)))
+        self.storages[key] = storage
+        return ("storage", kind, key, "cpu", count)
