@@ -58,12 +58,10 @@ PLANTS = (
         (
             Change(
                 "ckptstore/commit/attempt.py",
-                """            sink = DigestingSink(raw, expected_size)
-            yield sink
+                """            yield incoming
 """,
-                """            sink = DigestingSink(raw, expected_size)
-            yield sink
-            self._add(files={name: FileEntry(path=path, digest=sink.digester.digest())})
+                """            yield incoming
+            self._add(files={name: FileEntry(path=path, digest=incoming.digest())})
             self._storage.replace(self._manifest_name, self._data(), durable=False)
 """,
             ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-__all__ = ["ALGORITHM", "Digest", "Digester", "checksum", "chunk_size_for", "sha256_of"]
+__all__ = ["ALGORITHM", "Chunks", "Digest", "checksum", "chunk_size_for", "sha256_of"]
 
 ALGORITHM = "xxh3-128"
 _CHUNK = 8 * 2**20
@@ -56,49 +56,49 @@ def chunk_size_for(expected_size: int) -> int:
     return size
 
 
-class Digester:
-    """Computes a `Digest` from bytes as they pass, in one pass and without keeping them.
+class Chunks:
+    """Computes the chunk checksums of bytes as they pass, without keeping them.
 
     Args:
-        chunk_size: bytes in each chunk but the last.
+        size: bytes in each chunk but the last.
+
+    Attributes:
+        size: the same.
+        checksums: of the chunks that are whole.
     """
 
-    def __init__(self, chunk_size: int = _CHUNK) -> None:
+    def __init__(self, size: int = _CHUNK) -> None:
         import xxhash
 
+        self.size = size
+        self.checksums: list[str] = []
         self._new = xxhash.xxh3_128
-        self._sha256 = hashlib.sha256()
         self._chunk = self._new()
         self._filled = 0
-        self._size = 0
-        self._chunk_size = chunk_size
-        self._checksums: list[str] = []
+
+    @property
+    def room(self) -> int:
+        """How many bytes the chunk under way still takes."""
+        return self.size - self._filled
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the file."""
         view = memoryview(data).cast("B")
-        self._sha256.update(view)
-        self._size += len(view)
         while len(view):
-            part = view[: self._chunk_size - self._filled]
+            part = view[: self.room]
             self._chunk.update(part)
             self._filled += len(part)
             view = view[len(part) :]
-            if self._filled == self._chunk_size:
-                self._close_chunk()
+            if self._filled == self.size:
+                self.checksums.append(self._chunk.hexdigest())
+                self._chunk, self._filled = self._new(), 0
 
-    def digest(self) -> Digest:
-        """Return the digest of all that was taken; the file ends here."""
-        if self._filled:
-            self._close_chunk()
+    def digest(self, sha256: str = "") -> Digest:
+        """Return the digest of all that was taken, with the SHA-256 that somebody computed."""
+        last = (self._chunk.hexdigest(),) if self._filled else ()
         return Digest(
-            size=self._size,
-            sha256=self._sha256.hexdigest(),
-            chunk_size=self._chunk_size,
-            checksums=tuple(self._checksums),
+            size=len(self.checksums) * self.size + self._filled,
+            sha256=sha256,
+            chunk_size=self.size,
+            checksums=(*self.checksums, *last),
         )
-
-    def _close_chunk(self) -> None:
-        self._checksums.append(self._chunk.hexdigest())
-        self._chunk = self._new()
-        self._filled = 0

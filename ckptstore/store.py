@@ -68,6 +68,7 @@ class Store:
         self._small_view = small_view
         self._storage = storage.connect(location, storage_options)
         self._background = Background(self._commit)
+        self._last: Committed | None = None
         self.location = self._storage.location
 
     def __enter__(self) -> Store:
@@ -289,7 +290,8 @@ class Store:
         )
         if self.keep is None:
             return open_state(self._storage, save_generation(self._storage, what))
-        state = save_step(self._storage, what, overwrite=overwrite)
+        state = save_step(self._storage, what, overwrite=overwrite, base=self._last)
+        self._last = state
         try:
             self._retain(self.keep, state)
         except CkptstoreError as error:

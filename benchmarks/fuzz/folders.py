@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.fuzz.documents import mutated_json
 from benchmarks.fuzz.zipped import mutated_pt
-from ckptstore.digests import Digester, sha256_of
+from ckptstore.digests import Chunks, sha256_of
 
 __all__ = ["mended", "mutated_folder", "mutated_manifest", "packed", "unpacked"]
 
@@ -110,9 +110,9 @@ def mended(data: bytes, files: Mapping[str, bytes]) -> bytes:
 
 
 def _mend_file(entry: dict[str, Any], data: bytes) -> None:
-    digester = Digester()
-    digester.update(memoryview(data))
-    digest = digester.digest()
+    chunks = Chunks()
+    chunks.update(data)
+    digest = chunks.digest(sha256_of(data))
     entry |= {"size": digest.size, "sha256": digest.sha256, "tensors": None}
     entry["chunks"] = {
         "algorithm": digest.algorithm,

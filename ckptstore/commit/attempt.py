@@ -6,18 +6,20 @@ wrote when it fails. Rule 2: a definite refusal (another's manifest is there) is
 where that cannot be settled the files stay, and `error.committed` is None. Rule 4: an attempt
 older than twelve hours gives up, because cleaners take files without a manifest for leftovers
 after a day; and one whose files somebody removed commits nothing, or takes its commit back.
+Rule 5: a file whose bytes the forerunner has is not stored again; where its bytes could have been
+damaged since, they are proved first.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from ckptstore.commit.draft import DigestingSink
 from ckptstore.commit.files import CommittedFiles
+from ckptstore.commit.incoming import Incoming, Known
 from ckptstore.commit.intact import (
     Age,
     check_files,
@@ -65,6 +67,7 @@ class Attempt(NewFiles):
         manifest: what is to be committed, from `draft`.
         index: reads the tensor index of a file just written, and refuses what is not safe.
         durable: whether a loss of power must not matter once `commit` has returned.
+        base: the forerunner, whose bytes need not be stored again.
     """
 
     def __init__(
@@ -75,13 +78,16 @@ class Attempt(NewFiles):
         *,
         index: Index,
         durable: bool = True,
+        base: Committed | None = None,
     ) -> None:
         self._storage = storage
         self._manifest = manifest
         self._index = index
         self._durable = durable
         self._age = Age(storage.location)
+        self._base = base
         self._written: list[str] = []
+        self._digesting: dict[str, Incoming] = {}
         self._probe: tuple[str, bytes] | None = None
         self._done = False
         self._replaced: str | None = None
@@ -122,22 +128,55 @@ class Attempt(NewFiles):
 
     @contextmanager
     def create(self, name: str, *, expected_size: int = 0) -> Iterator[Sink]:
-        """Write a file of bytes under a name of its own, digested in the same pass."""
+        """Write a file of bytes under a name of its own, digested in the same pass.
+
+        What is lent has to stay as it is until the commit: its SHA-256 may still be computed.
+        """
         path = next(iter(self._paths(name)))
-        with self._storage.writer(
-            self.state.path(path), expected_size=expected_size, durable=self._durable
-        ) as raw:
-            # A storage that finds the name taken at the end must not have us remove a rival's.
-            sink = DigestingSink(raw, expected_size)
-            yield sink
+        with ExitStack() as stack:
+            writer = self._storage.writer(
+                self.state.path(path), expected_size=expected_size, durable=self._durable
+            )
+            incoming = Incoming(
+                lambda: stack.enter_context(writer), expected_size, self._known(name)
+            )
+            yield incoming
+            if incoming.unchanged and self._took_over(name):
+                return
+            incoming.finish()
+        # A storage that finds the name taken at the end must not have us remove a rival's.
         self._written.append(path)
-        self._add(files={name: FileEntry(path=path, digest=sink.digester.digest())})
+        self._digesting[name] = incoming
+        self._add(files={name: FileEntry(path=path, digest=incoming.chunked())})
         try:
             tensors = self._index(CommittedFiles(self._storage, self.state, edits={}), name)
         except (NotFoundError, SupersededError) as error:
             check_files(self._storage, self.state)
             raise removed(self._storage, self._manifest, path) from error
         self._add(files={name: replace(self.state.manifest.files[name], tensors=tensors)})
+
+    def _known(self, name: str) -> Known | None:
+        """Return the forerunner's file of this name, where it can be of use."""
+        base = self._base
+        if base is None or name not in base.manifest.files or self._storage.taking_over == "never":
+            return None
+        entry = base.manifest.files[name]
+        # The plain name of a step is never made by a copy; see `reuse`.
+        return Known(base.path(entry.path), entry.digest, whole=not self._plain)
+
+    def _took_over(self, name: str) -> bool:
+        """Let the forerunner's file stand for one that holds the same; return whether it can."""
+        if self._base is None:
+            return False
+        try:
+            if self._storage.taking_over == "proof":
+                CommittedFiles(self._storage, self._base, edits={}).prove(name)
+            entry = self._base.manifest.files[name]
+            self.reuse(name, self._base.path(entry.path), entry)
+        except (CorruptionError, NotFoundError, SupersededError, ConflictError) as error:
+            log.info("%s of %s is stored anew: %s", name, self._storage.location, error)
+            return False
+        return True
 
     def reuse(self, name: str, source: str, entry: FileEntry) -> None:
         """Take over a file that the storage holds already, without moving its bytes."""
@@ -154,6 +193,7 @@ class Attempt(NewFiles):
         Raises:
             CorruptionError: the chunks were right, and the whole was not.
         """
+        self._end_digests()
         found = self.state.manifest.files[name].digest.sha256
         if found != entry.digest.sha256:
             raise CorruptionError(
@@ -177,6 +217,13 @@ class Attempt(NewFiles):
         manifest = self.state.manifest
         merged = {key: {**getattr(manifest, key), **new} for key, new in parts.items()}
         self.state = Committed(self.state.folder, replace(manifest, **merged))  # type: ignore[arg-type]
+
+    def _end_digests(self) -> None:
+        """Wait for the SHA-256 of each file that was written."""
+        for name, incoming in self._digesting.items():
+            entry = self.state.manifest.files[name]
+            self._add(files={name: replace(entry, digest=incoming.digest())})
+        self._digesting.clear()
 
     def _name_taken(self, name: str) -> ConflictError:
         return ConflictError(f"{name} cannot be created in {self._storage.location}: name taken")
@@ -267,6 +314,7 @@ class Attempt(NewFiles):
 
     def _data(self) -> bytes:
         """Return the manifest's text, once it is sure that everybody can read it back."""
+        self._end_digests()
         text = self.state.manifest.to_json()
         try:
             Manifest.from_json(text, "the new manifest")

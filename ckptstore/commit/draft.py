@@ -9,12 +9,12 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 import ckptstore
-from ckptstore.digests import Digester, chunk_size_for
+from ckptstore.commit.incoming import Incoming
 from ckptstore.formats.base import NewFiles
 from ckptstore.manifest import FileEntry, Manifest, TextEntry
 from ckptstore.storage.base import Sink
 
-__all__ = ["DigestingSink", "Rehearsal", "draft"]
+__all__ = ["Rehearsal", "draft"]
 
 
 def draft(
@@ -40,27 +40,6 @@ def draft(
     )
 
 
-class DigestingSink(Sink):
-    """Digests what passes on to another sink, or nowhere.
-
-    Args:
-        sink: where it goes; None for nowhere.
-        expected_size: bytes, for the size of chunks.
-    """
-
-    def __init__(self, sink: Sink | None, expected_size: int) -> None:
-        self.digester = Digester(chunk_size_for(expected_size))
-        self._sink = sink
-
-    def write(self, data: memoryview, /) -> int:
-        """Take the next bytes, and pass them on."""
-        view = memoryview(data).cast("B")
-        self.digester.update(view)
-        if self._sink is not None:
-            self._sink.write(view)
-        return len(view)
-
-
 class Rehearsal(NewFiles):
     """Digests what would be written, and writes nothing: to compare before a byte is stored."""
 
@@ -81,6 +60,6 @@ class Rehearsal(NewFiles):
     @contextmanager
     def create(self, name: str, *, expected_size: int = 0) -> Iterator[Sink]:
         """Take a file of bytes."""
-        sink = DigestingSink(None, expected_size)
-        yield sink
-        self._files[name] = FileEntry(path=name, digest=sink.digester.digest())
+        incoming = Incoming(lambda: None, expected_size)
+        yield incoming
+        self._files[name] = FileEntry(path=name, digest=incoming.digest())

@@ -68,9 +68,11 @@ class Save:
             earlier={} if base is None else _earlier(base),
         )
 
-    def attempt(self, storage: Storage, folder: str, manifest: Manifest) -> Attempt:
-        """Return the write itself."""
-        return Attempt(storage, folder, manifest, index=self.index, durable=self.durable)
+    def attempt(
+        self, storage: Storage, folder: str, manifest: Manifest, base: Committed | None = None
+    ) -> Attempt:
+        """Return the write itself; what its base has need not be stored again."""
+        return Attempt(storage, folder, manifest, index=self.index, durable=self.durable, base=base)
 
 
 def save_generation(storage: Storage, save: Save, *, over_view: bool = False) -> Committed:
@@ -91,7 +93,7 @@ def save_generation(storage: Storage, save: Save, *, over_view: bool = False) ->
     _check_place(storage, base, over_view=over_view)
     number = 1 if base is None else (base.manifest.generation or 0) + 1
     manifest = save.manifest(number, base.manifest if base else None)
-    with save.attempt(storage, generation_folder(number), manifest) as attempt:
+    with save.attempt(storage, generation_folder(number), manifest, base) as attempt:
         save.write(attempt)
         state = attempt.commit()
     try:
@@ -138,11 +140,19 @@ def publish(storage: Storage, state: Committed, *, small_view: bool, durable: bo
     return state
 
 
-def save_step(storage: Storage, save: Save, *, overwrite: bool) -> Committed:
+def save_step(
+    storage: Storage, save: Save, *, overwrite: bool, base: Committed | None = None
+) -> Committed:
     """Save a step of a history.
 
     Saved again with the same content it changes nothing; with other content it is refused, or
     with ``overwrite`` replaces the step in one operation.
+
+    Args:
+        storage: where.
+        save: what.
+        overwrite: whether a step that is there may be replaced.
+        base: another step, whose bytes need not be sent again where the storage can copy them.
 
     Raises:
         ConflictError: the step is there with other content, or another writer was first.
@@ -168,7 +178,7 @@ def save_step(storage: Storage, save: Save, *, overwrite: bool) -> Committed:
                 f"step {save.step} is in {storage.location} already, with other content; "
                 "pass overwrite=True to replace it, or go back with Store(...).rewind(step)"
             )
-    with save.attempt(storage, folder, save.manifest(None)) as attempt:
+    with save.attempt(storage, folder, save.manifest(None), base) as attempt:
         save.write(attempt)
         if existing is None:
             return attempt.commit()

@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Literal
 
 from ckptstore.errors import ConflictError, StorageError
 
@@ -97,7 +98,13 @@ class Held:
 
 
 class Sink(ABC):
-    """Takes the bytes of one new file in order."""
+    """Takes the bytes of one new file in order.
+
+    Attributes:
+        takes_held: whether `lend` makes use of where the storage has the bytes already.
+    """
+
+    takes_held: bool = False
 
     @abstractmethod
     def write(self, data: memoryview, /) -> object:
@@ -165,10 +172,14 @@ class Storage(ABC):
         location: for people: the URL or path, without credentials.
         content_versions: whether an `Entry.version` changes with every change of the bytes (an
             ETag) and not only when the file is replaced (an inode).
+        taking_over: what it takes for a file that is there to stand for a new one of the same
+            bytes: ``proof`` where that costs little beside writing them, ``nothing`` where the
+            service itself answers for its bytes, ``never`` where neither holds.
     """
 
     location: str
     content_versions: bool = False
+    taking_over: Literal["proof", "nothing", "never"] = "never"
 
     # -- looking ------------------------------------------------------------------------
 

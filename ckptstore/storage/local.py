@@ -29,6 +29,8 @@ class LocalStorage(Storage):
             of this moment.
     """
 
+    taking_over = "proof"
+
     def __init__(self, root: str) -> None:
         self.location = root
         self._root = os.path.abspath(root)

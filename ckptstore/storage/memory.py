@@ -28,6 +28,8 @@ class MemoryStorage(GeneralStorage):
         root: the URL's part behind ``memory://``.
     """
 
+    taking_over = "proof"
+
     def __init__(self, root: str) -> None:
         super().__init__("memory", f"memory://{root.strip('/')}", {})
 

@@ -49,6 +49,7 @@ class S3Storage(KeyedStorage):
     """
 
     content_versions = True
+    taking_over = "nothing"
 
     def __init__(self, rest: str, storage_options: Mapping[str, Any]) -> None:
         arn = _ARN.fullmatch(rest)

@@ -86,6 +86,7 @@ class FaultyStorage(Storage):
     def __init__(self, storage: Storage, fault: Fault, seen: Seen | None = None) -> None:
         self.location = storage.location
         self.content_versions = storage.content_versions
+        self.taking_over = storage.taking_over
         self.seen = seen or Seen()
         self._real = storage
         self._fault = fault

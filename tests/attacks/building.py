@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import ckptstore
-from ckptstore.digests import Digester
+from ckptstore.digests import Chunks, sha256_of
 from gpt.config import GPTConfig
 from gpt.model import GPT
 
@@ -209,9 +209,9 @@ def committed(name: str, data: bytes) -> Callable[[Path], None]:
 
         def change(raw: dict[str, Any]) -> None:
             entry = raw["files"][name]
-            digester = Digester()
-            digester.update(data)
-            digest = digester.digest()
+            chunks = Chunks()
+            chunks.update(data)
+            digest = chunks.digest(sha256_of(data))
             (folder / GENERATION / entry["path"]).write_bytes(data)
             entry |= {"size": digest.size, "sha256": digest.sha256}
             entry["chunks"]["checksums"] = list(digest.checksums)
