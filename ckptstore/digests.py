@@ -41,11 +41,14 @@ def sha256_of(data: bytes | str) -> str:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
-def checksum(data: bytes | bytearray | memoryview) -> str:
-    """Return the hexadecimal XXH3-128 of one chunk."""
+def checksum(*parts: bytes | bytearray | memoryview) -> str:
+    """Return the hexadecimal XXH3-128 of one chunk, whose bytes may lie in several places."""
     import xxhash
 
-    return xxhash.xxh3_128_hexdigest(data)
+    chunk = xxhash.xxh3_128()
+    for part in parts:
+        chunk.update(part)
+    return chunk.hexdigest()
 
 
 def chunk_size_for(expected_size: int) -> int:

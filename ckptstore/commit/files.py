@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import BinaryIO, cast
 
 from ckptstore.commit.layout import Committed, newest_generation, read_manifest
-from ckptstore.commit.proved import open_plain, open_proved
+from ckptstore.commit.proved import BlockFile, open_plain, open_proved
 from ckptstore.errors import CkptstoreError, CorruptionError, NotFoundError, SupersededError
 from ckptstore.formats.base import Files
 from ckptstore.manifest import MANIFEST, Manifest
@@ -185,10 +185,8 @@ class CommittedFiles(Files):
         Raises:
             CorruptionError, NotFoundError, SupersededError: what `open` and reading raise.
         """
-        buffer = bytearray(_PIECE)
         with self.open(name) as file:
-            while file.readinto(buffer):  # type: ignore[attr-defined]
-                pass
+            cast(BlockFile, file).prove()
 
     def stored_text(self, name: str) -> str:
         """Return a JSON file's text as the file itself has it, which nothing else depends on.
@@ -254,7 +252,7 @@ class _Pinned(RangeReader):
 
     def __init__(self, reader: RangeReader, files: CommittedFiles, name: str) -> None:
         self.size = reader.size
-        self.at_once = reader.at_once
+        self.at_once, self.read_size = reader.at_once, reader.read_size
         self._reader = reader
         self._files = files
         self._name = name
@@ -269,6 +267,9 @@ class _Pinned(RangeReader):
             raise self._files._absent(self._name) from error
         except CorruptionError as error:
             raise self._files.fault(self._name, "it became shorter while it was read") from error
+
+    def map(self) -> memoryview | None:
+        return self._reader.map()
 
     def close(self) -> None:
         self._reader.close()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
+from ckptstore.commit.spans import Span, spans
 from ckptstore.digests import ALGORITHM, Digest, checksum
 from ckptstore.errors import CkptstoreError, UnsupportedError
 from ckptstore.storage.base import RangeReader
@@ -17,8 +21,11 @@ __all__ = ["BlockFile", "open_plain", "open_proved"]
 _SPAN = 64 * 2**20
 _PLAIN_BLOCK = 64 * 2**10
 _KEPT_BLOCKS = 4
+_MOST_MEMORY = 128 * 2**20  # of all threads together
+_T = TypeVar("_T")
 
 Fault = Callable[[str], CkptstoreError]
+Check = Callable[[int, Sequence[memoryview]], None]  # of a block's number, and its bytes in order
 
 
 class BlockFile(io.RawIOBase):
@@ -33,7 +40,7 @@ class BlockFile(io.RawIOBase):
         reader: RangeReader,
         *,
         block_size: int,
-        check: Callable[[int, memoryview], None] | None,
+        check: Check | None,
     ) -> None:
         super().__init__()
         self._reader = reader
@@ -83,12 +90,75 @@ class BlockFile(io.RawIOBase):
         self.readinto(buffer)
         return bytes(buffer)
 
+    def fill(self, pieces: Iterable[tuple[int, memoryview]]) -> None:
+        """Fill many pieces of memory, several at once; each byte is read once.
+
+        Every block that they touch has passed its check when this returns. Where one does not,
+        what the pieces hold is undefined.
+
+        Args:
+            pieces: the place in the file and the memory of each; they do not overlap.
+        """
+        self._all(
+            self._read_span,
+            spans(
+                pieces,
+                size=self.size,
+                block=self._block_size,
+                whole=self._check is not None,
+                most=self._reader.read_size,
+            ),
+        )
+
+    def prove(self) -> None:
+        """Read every block and check it, several at once, in memory that is used again."""
+        own = threading.local()
+
+        def one(start: int) -> None:
+            count = min(self._block_size, self.size - start)
+            if not hasattr(own, "memory"):
+                own.memory = memoryview(bytearray(count))
+            memory = own.memory[:count] if len(own.memory) >= count else bytearray(count)
+            self._read_span(Span(start, start + count, [(start, memoryview(memory))]))
+
+        self._all(one, range(0, self.size, self._block_size))
+
+    def map(self) -> memoryview | None:
+        """Return the file's bytes as memory, unchecked; None where the storage cannot map it."""
+        return self._reader.map()
+
     def close(self) -> None:
         """Let go of the file."""
         if not self.closed:
             self._kept.clear()
             self._reader.close()
         super().close()
+
+    def _all(self, work: Callable[[_T], None], items: Sequence[_T]) -> None:
+        """Do all of some work, as much of it at once as the storage is good for."""
+        threads = min(self._reader.at_once, len(items), _MOST_MEMORY // self._block_size)
+        if threads < 2:
+            for item in items:
+                work(item)
+            return
+        with ThreadPoolExecutor(threads, "ckptstore-read") as pool:
+            running = [pool.submit(work, item) for item in items]
+            try:
+                for one in running:
+                    one.result()
+            except BaseException:
+                for one in running:
+                    one.cancel()
+                raise
+
+    def _read_span(self, span: Span) -> None:
+        targets = span.targets()
+        self._reader.readinto_parts(span.start, targets)
+        if self._check is not None:
+            number = span.start // self._block_size
+            for block in _blocks(targets, self._block_size):
+                self._check(number, block)
+                number += 1
 
     def _read_some(self, target: memoryview) -> int:
         index, within = divmod(self._at, self._block_size)
@@ -125,8 +195,24 @@ class BlockFile(io.RawIOBase):
 
     def _check_blocks(self, first: int, data: memoryview) -> None:
         if self._check is not None:
-            for number, start in enumerate(range(0, len(data), self._block_size)):
-                self._check(first + number, data[start : start + self._block_size])
+            for number, block in enumerate(_blocks([data], self._block_size), first):
+                self._check(number, block)
+
+
+def _blocks(parts: Sequence[memoryview], size: int) -> Iterator[list[memoryview]]:
+    """Return consecutive bytes by blocks, the first of which begins with the first byte."""
+    block: list[memoryview] = []
+    room = size
+    for part in parts:
+        while part:
+            block.append(part[:room])
+            part = part[len(block[-1]) :]
+            room -= len(block[-1])
+            if not room:
+                yield block
+                block, room = [], size
+    if block:
+        yield block
 
 
 def open_plain(reader: RangeReader) -> BlockFile:
@@ -154,8 +240,8 @@ def open_proved(reader: RangeReader, digest: Digest, fault: Fault) -> BlockFile:
     if reader.size != digest.size:
         raise fault(f"it has {reader.size} bytes, the manifest says {digest.size}")
 
-    def check(index: int, data: memoryview) -> None:
-        found = checksum(data)
+    def check(index: int, parts: Sequence[memoryview]) -> None:
+        found = checksum(*parts)
         if found != digest.checksums[index]:
             raise fault(
                 f"chunk {index} is {digest.algorithm}:{found}, "

@@ -7,7 +7,6 @@ alone, builds stubs and runs nothing (G5).
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 from ckptstore.errors import CorruptionError, UnsupportedError
 from ckptstore.manifest import TensorInfo
 from ckptstore.ptfile.archive import Archive, Record, Spans, read_archive, read_at
+from ckptstore.ptfile.crc import crc32
 from ckptstore.ptfile.names import chosen, flattened, repaired, repaired_names, unwrapped
 from ckptstore.ptfile.pickles import unpickle
 from ckptstore.ptfile.stubs import Size, StorageStub, TensorStub, Token
@@ -150,22 +150,22 @@ def check_record(file: BinaryIO, archive: Archive, record: Record) -> None:
     Raises:
         CorruptionError: it is damaged; the message names it.
     """
-    start, crc32 = archive.start(file, record), 0
+    start, found = archive.start(file, record), 0
     for done in range(0, record.size, _PIECE):
         piece = read_at(file, start + done, min(_PIECE, record.size - done), archive.where)
-        crc32 = zlib.crc32(piece, crc32)
-    check_crc32(record, crc32, archive.where)
+        found = crc32(piece, found)
+    check_crc32(record, found, archive.where)
 
 
-def check_crc32(record: Record, crc32: int, where: str) -> None:
+def check_crc32(record: Record, found: int, where: str) -> None:
     """Compare the CRC-32 of a record's bytes with what the directory says.
 
     Raises:
         CorruptionError: they differ.
     """
-    if crc32 != record.crc32:
+    if found != record.crc32:
         raise CorruptionError(
-            f"{where} is damaged: its record {record.name!r} has the CRC-32 {crc32:08x}, its "
+            f"{where} is damaged: its record {record.name!r} has the CRC-32 {found:08x}, its "
             f"directory says {record.crc32:08x}; restore it from a good copy"
         )
 
@@ -193,5 +193,5 @@ def _record(spans: Spans, archive: Archive, name: str, most: int) -> bytes:
     # One read for header and bytes: the names, the padding and the record lie together.
     start = archive.start(spans, record)
     data = read_at(spans, start, record.size, archive.where)
-    check_crc32(record, zlib.crc32(data), archive.where)
+    check_crc32(record, crc32(data), archive.where)
     return data

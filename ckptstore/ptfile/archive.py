@@ -36,6 +36,8 @@ _IS_FOLDER = 0x10
 _ASKED_FOR = {b"data.pkl", b"byteorder", b"version", b".data/version", b"constants.pkl"}
 _ASKED_FOR |= {b".format_version", b".storage_alignment"}
 
+_Member = tuple[bytes, int, int, int, int]
+
 
 @dataclass(frozen=True)
 class Record:
@@ -48,6 +50,7 @@ class Record:
         limit: where the next member, or the directory, begins.
         size: bytes.
         crc32: of its bytes, as the directory says.
+        flags: of the zip, as the directory says.
     """
 
     name: str
@@ -56,6 +59,17 @@ class Record:
     limit: int
     size: int
     crc32: int
+    flags: int
+
+    @property
+    def header_size(self) -> int:
+        """Bytes of its local header that say where its own bytes begin."""
+        return _LOCAL.size + len(self.member)
+
+    @property
+    def expected_start(self) -> int:
+        """Where its bytes begin, if its local header agrees with the directory."""
+        return self.limit - self.size - _trailer(self, self.flags)
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,14 @@ class Archive:
         Raises:
             CorruptionError: it does not agree, or is no header at all.
         """
-        raw = read_at(file, record.header, _LOCAL.size + len(record.member), self.where)
+        return self.agreed(record, read_at(file, record.header, record.header_size, self.where))
+
+    def agreed(self, record: Record, raw: bytes | memoryview) -> int:
+        """Return where a record's bytes begin, by the ``header_size`` bytes of its local header.
+
+        Raises:
+            CorruptionError: it does not agree with the directory, or is no header at all.
+        """
         signature, _, flags, method, _, _, crc32, packed, size, named, extra = _LOCAL.unpack_from(
             raw
         )
@@ -88,10 +109,10 @@ class Archive:
             signature != b"PK\3\4"
             or method != 0
             or flags & ~_HARMLESS_FLAGS
-            or raw[_LOCAL.size :] != record.member
+            or bytes(raw[_LOCAL.size :]) != record.member
             or named != len(record.member)
             or (not flags & _SIZES_FOLLOW and (sizes or crc32 != record.crc32))
-            or record.limit - start - record.size != self._trailer(record, flags)
+            or record.limit - start - record.size != _trailer(record, flags)
         ):
             raise CorruptionError(
                 f"{self.where} is damaged: the header of its record {record.name!r} contradicts "
@@ -99,11 +120,12 @@ class Archive:
             )
         return start
 
-    def _trailer(self, record: Record, flags: int) -> int:
-        """Return the bytes between a record and the next header; so its start cannot be shifted."""
-        if not flags & _SIZES_FOLLOW:
-            return 0
-        return 24 if max(record.size, record.header) >= 0xFFFFFFFF else 16
+
+def _trailer(record: Record, flags: int) -> int:
+    """Return the bytes between a record and the next header; so its start cannot be shifted."""
+    if not flags & _SIZES_FOLLOW:
+        return 0
+    return 24 if max(record.size, record.header) >= 0xFFFFFFFF else 16
 
 
 class Spans:
@@ -168,13 +190,13 @@ def read_archive(spans: Spans, where: str) -> Archive:
     members = _parse_directory(spans.get(start, size), count, where)
     _check_layout(members, start, where)
     folder = members[0][0].split(b"/")[0] + b"/" if members else b""
-    for member, _, _, _ in members:
+    for member, *_ in members:
         inside = member[len(folder) :]
         if member.lower().startswith(folder.lower()) and (
             not member.startswith(folder) or inside.lower() in _ASKED_FOR - {inside}
         ):
             raise _damaged(where, f"its member {_shown(member)} is in capitals")
-    limits = sorted(header for _, header, _, _ in members)
+    limits = sorted(header for _, header, _, _, _ in members)
     after = dict(zip(limits, [*limits[1:], start], strict=True))
     records = {
         member[len(folder) :].decode("utf-8", "surrogateescape"): Record(
@@ -184,8 +206,9 @@ def read_archive(spans: Spans, where: str) -> Archive:
             limit=after[header],
             size=length,
             crc32=crc32,
+            flags=flags,
         )
-        for member, header, length, crc32 in members
+        for member, header, length, crc32, flags in members
         if member.startswith(folder) and not member.endswith(b"/")
     }
     if "data.pkl" not in records:
@@ -243,8 +266,8 @@ def _find_directory(spans: Spans, where: str) -> tuple[int, int, int]:
     return start, size, count
 
 
-def _parse_directory(raw: bytes, count: int, where: str) -> list[tuple[bytes, int, int, int]]:
-    """Return each member's name, header offset, size and CRC-32, in the directory's order."""
+def _parse_directory(raw: bytes, count: int, where: str) -> list[_Member]:
+    """Return each member's name, header offset, size, CRC-32 and flags, in order."""
     members = []
     at = 0
     for _ in range(count):
@@ -267,7 +290,7 @@ def _parse_directory(raw: bytes, count: int, where: str) -> list[tuple[bytes, in
         if attributes & _IS_FOLDER and not name.endswith(b"/"):
             raise _damaged(where, f"its member {_shown(name)} is called a folder")
         _check_name(name, size, where)
-        members.append((name, header, size, crc32))
+        members.append((name, header, size, crc32, flags))
     if at != len(raw):
         raise _damaged(where, "its directory is longer than its entries")
     return members
@@ -308,13 +331,13 @@ def _check_name(name: bytes, size: int, where: str) -> None:
         )
 
 
-def _check_layout(members: list[tuple[bytes, int, int, int]], limit: int, where: str) -> None:
+def _check_layout(members: list[_Member], limit: int, where: str) -> None:
     seen: set[bytes] = set()
-    for name, _, _, _ in members:
+    for name, *_ in members:
         if name.lower() in seen:
             raise _damaged(where, f"its member {_shown(name)} stands there twice")
         seen.add(name.lower())
-    ordered = sorted((header, name, size) for name, header, size, _ in members)
+    ordered = sorted((header, name, size) for name, header, size, _, _ in members)
     following = [*(header for header, _, _ in ordered[1:]), limit]
     for (header, name, size), after in zip(ordered, following, strict=True):
         if header + _LOCAL.size + len(name) + size > after:

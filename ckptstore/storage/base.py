@@ -130,10 +130,12 @@ class RangeReader(ABC):
     Attributes:
         size: bytes.
         at_once: how many reads are worth having under way at the same time.
+        read_size: bytes that are worth asking for by one of them.
     """
 
     size: int
     at_once: int = 1
+    read_size: int = 8 * 2**20
 
     @abstractmethod
     def readinto(self, start: int, target: memoryview) -> None:
@@ -155,8 +157,15 @@ class RangeReader(ABC):
             self.readinto(start, target)
             start += target.nbytes
 
+    def map(self) -> memoryview | None:
+        """Return the file's bytes as memory that is read when it is touched; None if it cannot be.
+
+        What is written into that memory stays there, and never reaches the file.
+        """
+        return None
+
     def close(self) -> None:  # noqa: B027  (closing nothing is fine)
-        """Let go of the file."""
+        """Let go of the file; memory that `map` returned stays."""
 
     def __enter__(self) -> RangeReader:
         return self

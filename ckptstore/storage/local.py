@@ -7,11 +7,12 @@ An unfinished file of `writer` has its name already, and a temporary file (its n
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError
 from ckptstore.storage import disk
@@ -19,6 +20,8 @@ from ckptstore.storage.base import Entry, Listing, RangeReader, Sink, Storage
 from ckptstore.storage.names import checked, holding_by_looking
 
 __all__ = ["LocalStorage"]
+
+_MOST_PARTS = 1024  # of one call, on every system that has such calls
 
 
 class LocalStorage(Storage):
@@ -273,6 +276,7 @@ class _FileSink(Sink):
 
 
 class _FileReader(RangeReader):
+    at_once = min(4, os.cpu_count() or 1)
     _descriptor = -1  # As long as an interrupt may still come before there is one.
 
     def __init__(self, path: str, descriptor: int) -> None:
@@ -282,24 +286,40 @@ class _FileReader(RangeReader):
         self._lock = threading.Lock()
 
     def readinto(self, start: int, target: memoryview) -> None:
-        rest, place = target.cast("B"), start
+        self.readinto_parts(start, (target,))
+
+    def readinto_parts(self, start: int, targets: Sequence[memoryview]) -> None:
+        rest = [target.cast("B") for target in targets if target.nbytes]
+        place, end = start, start + sum(map(len, rest))
         while rest:
             with disk.explained("read", self._path):
                 count = self._read_some(place, rest)
             if not count:
                 raise CorruptionError(
-                    f"{self._path!r} ends after {place} bytes, where {start + len(target)} were "
+                    f"{self._path!r} ends after {place} bytes, where {end} were "
                     "expected; restore it from a good copy"
                 )
-            rest, place = rest[count:], place + count
+            place += count
+            while rest and count >= len(rest[0]):
+                count -= len(rest.pop(0))
+            if count:
+                rest[0] = rest[0][count:]
 
-    def _read_some(self, start: int, target: memoryview) -> int:
+    def map(self) -> memoryview | None:
+        if not self.size:
+            return memoryview(b"")
+        with disk.explained("map", self._path):
+            return memoryview(mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_COPY))
+
+    def _read_some(self, start: int, targets: Sequence[memoryview]) -> int:
+        first = targets[0][: 2**30]
         if hasattr(os, "preadv"):
-            return os.preadv(self._descriptor, [target[: 2**30]], start)
+            parts = targets[:_MOST_PARTS] if len(first) == len(targets[0]) else [first]
+            return os.preadv(self._descriptor, parts, start)
         with self._lock:
             os.lseek(self._descriptor, start, os.SEEK_SET)
-            data = os.read(self._descriptor, min(len(target), 2**24))
-        target[: len(data)] = data
+            data = os.read(self._descriptor, min(len(first), 2**24))
+        first[: len(data)] = data
         return len(data)
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,12 +10,14 @@ import torch
 
 from ckptstore.errors import CorruptionError, UnsupportedError
 from ckptstore.ptfile import Size, StorageStub, TensorStub, Token
+from ckptstore.tensors.memory import memory_of, new_memory
 from ckptstore.tensors.records import Records
 
-__all__ = ["buildable", "built"]
+__all__ = ["buildable", "built", "storages_of"]
 
 _TOKENS = {"dtype", "device", "layout", "qscheme"}
 _VALUES = (type(None), bool, int, float, complex, str, bytes, bytearray, set)
+_MOST_PASSING = 64 * 2**20
 _CONTAINERS = (dict, OrderedDict, Counter, list, tuple)
 
 
@@ -34,25 +35,39 @@ def buildable(tree: Any) -> bool:
     return True
 
 
-def built(tree: Any, records: Records, map_location: Any) -> Any:
-    """Return a tree with tensors in the place of its stubs; what shared a record still does."""
-    stubs = {
+def built(tree: Any, records: Records, map_location: Any, mapped: memoryview | None = None) -> Any:
+    """Return a tree with tensors in the place of its stubs; what shared a record still does.
+
+    Args:
+        tree: with stubs.
+        records: of the file.
+        map_location: where the tensors go, as `torch.load` has it.
+        mapped: the file as memory; the tensors then look into it, and nothing is read here.
+    """
+    stubs = storages_of(tree)
+    if mapped is not None:
+        storages = _mapped(stubs, records, mapped)
+    else:
+        storages = _read(stubs, records, map_location)
+    return _Builder(storages, records.archive.where).build(tree)
+
+
+def storages_of(tree: Any) -> dict[str, StorageStub]:
+    """Return the records that a tree touches."""
+    return {
         value.record: value.storage
         for value in _walk(tree)
         if isinstance(value, TensorStub) and value.record is not None and value.storage is not None
     }
-    found = records.archive.records
-    storages = {
-        name: _storage(stubs[name], name, records, map_location)
-        for name in sorted(stubs, key=lambda name: found[name].header)
-    }
-    return _Builder(storages, records.archive.where).build(tree)
 
 
 def _walk(tree: Any) -> Iterator[Any]:
-    waiting = [tree]
+    waiting, seen = [tree], set()
     while waiting:
         value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
         yield value
         if isinstance(value, Mapping):
             waiting.extend(key for key in value if isinstance(key, Token))
@@ -61,41 +76,78 @@ def _walk(tree: Any) -> Iterator[Any]:
             waiting.extend(value)
 
 
-def _storage(
-    stub: StorageStub, name: str, records: Records, map_location: Any
-) -> torch.UntypedStorage:
-    """Read one record into memory of its own, and bring it where it belongs."""
-    target = map_location
+def _read(
+    stubs: Mapping[str, StorageStub], records: Records, map_location: Any
+) -> dict[str, torch.UntypedStorage]:
+    """Read records into memory of their own, and bring them where they belong."""
+    found = records.archive.records
+    storages: dict[str, torch.UntypedStorage] = {}
+    waiting: dict[str, torch.UntypedStorage] = {}
+    size = 0
+
+    def bring() -> None:
+        records.read_all({name: memory_of(storage) for name, storage in waiting.items()})
+        for name, storage in waiting.items():
+            storages[name] = _placed(storage, stubs[name], map_location, records.archive.where)
+        waiting.clear()
+
+    for name in sorted(stubs, key=lambda name: found[name].header):
+        target = _target(stubs[name], map_location)
+        if str(target) == "meta":
+            empty = torch.empty(stubs[name].nbytes, dtype=torch.uint8, device="meta")
+            storages[name] = empty.untyped_storage()
+            continue
+        waiting[name] = new_memory(stubs[name].nbytes)
+        # What does not stay here must not all be here at once.
+        size += 0 if str(target) == "cpu" else stubs[name].nbytes
+        if size > _MOST_PASSING:
+            bring()
+            size = 0
+    bring()
+    return storages
+
+
+def _mapped(
+    stubs: Mapping[str, StorageStub], records: Records, mapped: memoryview
+) -> dict[str, torch.UntypedStorage]:
+    """Return storages that look into the file."""
+    found = {}
+    for name, stub in stubs.items():
+        start = records.start(records.archive.records[name])
+        if stub.nbytes:
+            flat = torch.frombuffer(mapped, dtype=torch.uint8, offset=start, count=stub.nbytes)
+        else:
+            flat = torch.empty(0, dtype=torch.uint8)
+        found[name] = flat.untyped_storage()
+    return found
+
+
+def _target(stub: StorageStub, map_location: Any) -> Any:
     if isinstance(map_location, Mapping):
-        target = map_location.get(stub.device, stub.device)
-    if target is None:
-        target = stub.device
-    if str(target) == "meta":
-        return torch.empty(stub.nbytes, dtype=torch.uint8, device="meta").untyped_storage()
-    flat = torch.empty(stub.nbytes, dtype=torch.uint8)
-    records.read_into(name, _memory(flat))
+        return map_location.get(stub.device, stub.device)
+    return stub.device if map_location is None else map_location
+
+
+def _placed(
+    storage: torch.UntypedStorage, stub: StorageStub, map_location: Any, where: str
+) -> torch.UntypedStorage:
+    """Bring a record where it belongs."""
+    target = _target(stub, map_location)
     if isinstance(target, Callable):  # type: ignore[arg-type]
-        moved = target(flat.untyped_storage(), stub.device)
+        moved = target(storage, stub.device)
         if isinstance(moved, torch.UntypedStorage):
             return moved
         target = stub.device
     try:
-        return flat.to(target).untyped_storage()
+        return torch.empty(0, dtype=torch.uint8).set_(storage).to(target).untyped_storage()
     except torch.OutOfMemoryError:
         raise
     except (AssertionError, ImportError, NotImplementedError, RuntimeError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnsupportedError(
-            f"{records.archive.where} was saved on the device {str(target)!r}, which is not "
+            f"{where} was saved on the device {str(target)!r}, which is not "
             f"available here: {first}; say with map_location where its tensors go"
         ) from error
-
-
-def _memory(flat: torch.Tensor) -> memoryview:
-    if not flat.numel():
-        return memoryview(bytearray())
-    # The tensor outlives the view: it is read into and let go of within one call.
-    return memoryview((ctypes.c_char * flat.numel()).from_address(flat.data_ptr())).cast("B")
 
 
 class _Builder:

@@ -18,7 +18,7 @@ import torch
 from ckptstore import ptfile
 from ckptstore.errors import CorruptionError, UnsafeError, UnsupportedError
 from ckptstore.ptfile import PtFile
-from ckptstore.tensors.build import buildable, built
+from ckptstore.tensors.build import buildable, built, storages_of
 from ckptstore.tensors.interrupts import Interrupts
 from ckptstore.tensors.records import Records, TorchFile
 
@@ -32,6 +32,8 @@ def load(
     names: Sequence[str] | None = None,
     part: Callable[[Any], Any] | None = None,
     proved: bool = False,
+    mmap: bool = False,
+    prove: bool = True,
     where: str,
 ) -> Any:
     """Return what a `.pt` holds, or a part of it.
@@ -47,6 +49,9 @@ def load(
             and may be called again with the tensors themselves.
         proved: whether every byte that ``file`` gives is proved already; otherwise each record
             is checked against its CRC-32.
+        mmap: let the tensors look into the file, mapped as memory; what is written to them stays
+            there.
+        prove: with ``mmap``, whether the tensors' bytes are proved; what is unpickled always is.
         where: what to call the file in errors.
 
     Returns:
@@ -56,19 +61,32 @@ def load(
         NotFoundError: there is no entry of a name; the message has the nearest.
         CorruptionError: the file is damaged, truncated or no `.pt`.
         UnsafeError: it holds more than tensors, numbers, text and containers of these.
-        UnsupportedError: the device is not available here.
+        UnsupportedError: the device is not available here, or the file cannot be mapped.
     """
     if names is not None:
         part = _selection(names, part, where)
     content = ptfile.read(file, where)
     _check_device(map_location)
     records = Records(file, content.archive, proved=proved)
-    if part is None:
-        return _whole(records, content, map_location, where)
-    tree = part(content.root)
-    if buildable(tree) and content.byteorder == sys.byteorder:
-        return built(tree, records, map_location)
-    return part(_whole(records, content, map_location, where))
+    tree = content.root if part is None else part(content.root)
+    if buildable(tree) and content.byteorder == sys.byteorder and _has_bytes("cpu"):
+        mapped = _mapped(records, tree, prove=prove) if mmap else None
+        return built(tree, records, map_location, mapped)
+    if mmap:
+        raise UnsupportedError(
+            f"{where} holds tensors that cannot be mapped (sparse, quantized, of the other byte "
+            "order); load it without mmap"
+        )
+    whole = _whole(records, content, map_location, where)
+    return whole if part is None else part(whole)
+
+
+def _mapped(records: Records, tree: Any, *, prove: bool) -> memoryview:
+    """Return the file as memory, once what the tensors will look into is proved."""
+    mapped = records.map()
+    if prove:
+        records.prove_all(storages_of(tree), mapped)
+    return mapped
 
 
 def _selection(

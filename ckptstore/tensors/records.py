@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-import zlib
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
-from ckptstore.errors import CorruptionError
+from ckptstore.errors import CorruptionError, UnsupportedError
 from ckptstore.ptfile import Archive, Record, check_crc32
+from ckptstore.ptfile.crc import crc32
 
 __all__ = ["Records", "TorchFile"]
 
@@ -46,6 +48,72 @@ class Records:
         self.fill(self.start(record), target)
         self.check(record, target)
 
+    def read_all(self, targets: Mapping[str, memoryview]) -> None:
+        """Fill memory with many records, each of exactly its size, and check them.
+
+        Raises:
+            CorruptionError: as `read_into`.
+        """
+        scattered = getattr(self._file, "fill", None)
+        if scattered is None:
+            for name, target in targets.items():
+                self.read_into(name, target)
+            return
+        found = [self.archive.records[name] for name in targets]
+        headers = {record.name: memoryview(bytearray(record.header_size)) for record in found}
+        for record in found:
+            if record.expected_start < record.header + record.header_size:
+                self.start(record)  # It says what is wrong.
+        scattered(
+            [(record.header, headers[record.name]) for record in found]
+            + [(record.expected_start, targets[record.name]) for record in found]
+        )
+        for record in found:
+            start = self.archive.agreed(record, headers[record.name])
+            if start != record.expected_start:
+                self.fill(start, targets[record.name])
+        self._check_all({record: targets[record.name] for record in found})
+
+    def map(self) -> memoryview:
+        """Return the whole file as memory.
+
+        Raises:
+            UnsupportedError: it is on a storage that cannot map it.
+        """
+        mapped: memoryview | None = getattr(self._file, "map", lambda: None)()
+        if mapped is None:
+            raise UnsupportedError(
+                f"{self.archive.where} cannot be mapped, for it is on no local disk; "
+                "load it without mmap"
+            )
+        if len(mapped) != self.archive.size:
+            raise CorruptionError(
+                f"{self.archive.where} has changed its size while it was opened; open it again"
+            )
+        return mapped
+
+    def prove_all(self, names: Iterable[str], mapped: memoryview) -> None:
+        """Check all blocks of a file that has a manifest, else these records, as they are mapped.
+
+        Raises:
+            CorruptionError: they are not what they have to be.
+        """
+        if self.proved:
+            self._file.prove()  # type: ignore[attr-defined]
+            return
+        found = [self.archive.records[name] for name in names]
+        starts = {record: self.start(record) for record in found}
+        self._check_all({one: mapped[start:][: one.size] for one, start in starts.items()})
+
+    def _check_all(self, targets: Mapping[Record, memoryview]) -> None:
+        """Compare records with their CRC-32, unless the file is proved; several at once."""
+        if self.proved:
+            return
+        with ThreadPoolExecutor(os.cpu_count(), "ckptstore-crc32") as pool:
+            sums = pool.map(crc32, targets.values())
+            for record, found in zip(targets, sums, strict=True):
+                self._compare(record, found)
+
     def fill(self, start: int, target: memoryview) -> None:
         """Fill memory with the bytes from ``start`` on, whatever they are."""
         self._file.seek(start)
@@ -62,7 +130,7 @@ class Records:
     def check(self, record: Record, data: memoryview) -> None:
         """Compare the bytes of a whole record with its CRC-32, unless the file is proved."""
         if not self.proved:
-            self._compare(record, zlib.crc32(data))
+            self._compare(record, crc32(data))
 
     def prove(self, names: Iterable[str]) -> None:
         """Check records that nobody has read as a whole yet, piece by piece."""
@@ -72,16 +140,16 @@ class Records:
             record = self.archive.records[name]
             if name in self._seen:
                 continue
-            start, crc32 = self.start(record), 0
+            start, found = self.start(record), 0
             buffer = memoryview(bytearray(min(_PIECE, record.size)))
             for done in range(0, record.size, _PIECE):
                 piece = buffer[: record.size - done]
                 self.fill(start + done, piece)
-                crc32 = zlib.crc32(piece, crc32)
-            self._compare(record, crc32)
+                found = crc32(piece, found)
+            self._compare(record, found)
 
-    def _compare(self, record: Record, crc32: int) -> None:
-        check_crc32(record, crc32, self.archive.where)
+    def _compare(self, record: Record, found: int) -> None:
+        check_crc32(record, found, self.archive.where)
         self._seen.add(record.name)
 
 
