@@ -8,7 +8,7 @@ from typing import Any
 
 from ckptstore import plugins, verify
 from ckptstore.commit.files import CommittedFiles
-from ckptstore.errors import NotFoundError
+from ckptstore.errors import NotFoundError, UnsupportedError
 from ckptstore.formats.base import Files, Format, Reader
 from ckptstore.manifest import TensorInfo
 from ckptstore.progress import OnProgress
@@ -132,7 +132,12 @@ class Checkpoint:
     # -- reading weights ----------------------------------------------------------------
 
     def load_model(
-        self, names: Sequence[str] | None = None, map_location: Any = "cpu"
+        self,
+        names: Sequence[str] | None = None,
+        map_location: Any = "cpu",
+        *,
+        mmap: bool = False,
+        prove: bool = True,
     ) -> dict[str, Any]:
         """Return the model's state dict, or the named tensors of it.
 
@@ -143,13 +148,28 @@ class Checkpoint:
         Args:
             names: tensors to load; all by default. Only the chunks that they touch are read.
             map_location: where the tensors go, as torch.load has it.
+            mmap: on a local disk, let the tensors look into the file instead of memory of their
+                own: for inference, since the first change of each page copies it. Changes never
+                reach the file; a file that is overwritten in place meanwhile changes them.
+            prove: with ``mmap``, whether the weights are proved first; without, only what is
+                unpickled is.
 
         Raises:
             CorruptionError: bytes are damaged, or the model's file is absent.
             UnsafeError: unpickling would run code.
             NotFoundError: a name is not among `tensors`.
             SupersededError: this state was replaced and removed.
+            UnsupportedError: it cannot be mapped.
         """
+        if mmap:
+            if str(map_location) != "cpu":
+                raise UnsupportedError(
+                    f"map_location is {str(map_location)!r}, and mapped tensors stay on the CPU; "
+                    "load them without mmap"
+                )
+            return self._reader.map_model(names, prove=prove)
+        if not prove:
+            raise UnsupportedError("prove=False needs mmap=True: what is read is always proved")
         return self._reader.load_model(names, map_location)
 
     def load_optimizer(self, map_location: Any = "cpu") -> dict[str, Any] | None:
@@ -182,12 +202,19 @@ class Checkpoint:
             raise NotFoundError(f"{self.location} has no tokenizer; save it with tokenizer=")
         return plugins.load_tokenizer(self.tokenizer_state, fingerprint=self.fingerprint)
 
-    def restore(self, *, model: Any = None, optimizer: Any = None) -> None:
+    def restore(self, *, model: Any = None, optimizer: Any = None, atomic: bool = False) -> None:
         """Load into an existing model and optimizer, in place.
 
-        Both are read, proved and compared before either is changed: after an error that is named
-        below, both are what they were. Where the device fails while the values are copied over
-        (it runs out of memory), the model may hold some of the new values; restore it again.
+        Both are compared before either is changed, and every byte is proved (G4). The weights are
+        read straight into the memory of the model's parameters: where damage is found half way,
+        the model holds a part of what was read, and the error says so. After any other error that
+        is named below, both are what they were, unless the device itself fails.
+
+        Args:
+            model: a module.
+            optimizer: an optimizer.
+            atomic: prove all weights first, by reading them once more: then damage, too, leaves
+                both as they were.
 
         Raises:
             NotFoundError: an optimizer was given, and the checkpoint has none.
@@ -196,13 +223,20 @@ class Checkpoint:
         """
         from ckptstore import tensors
 
-        weights = None if model is None else self.load_model()
+        into = None if model is None else tensors.fillable(model)
+        if into is not None and not tensors.fits(into, self.tensors()):
+            into = None  # Whether it can be loaded all the same, and what differs, is said below.
+        weights = None if model is None or into is not None else self.load_model()
         moments = None if optimizer is None else self.load_optimizer()
         if optimizer is not None and moments is None:
             raise NotFoundError(
                 f"{self.location} has no optimizer state; restore the model alone, and start "
                 "with a fresh optimizer"
             )
+        if optimizer is not None and moments is not None:
+            tensors.check_optimizer(optimizer, moments, self.location)
+        if into is not None and not self._reader.fill_model(into, atomic=atomic):
+            weights = self.load_model()
         tensors.restore(model, weights, optimizer, moments, where=self.location)
 
     def verify(

@@ -139,6 +139,32 @@ class Reader(ABC):
     ) -> dict[str, Any]:
         """Return the state dict, or the named tensors of it."""
 
+    def map_model(
+        self, names: Sequence[str] | None = None, *, prove: bool = True
+    ) -> dict[str, Any]:
+        """Return the state dict with tensors that look into the file, mapped as memory.
+
+        Args:
+            names: tensors of it; all by default.
+            prove: whether their bytes are proved first.
+
+        Raises:
+            UnsupportedError: this format, or the storage, has no such thing.
+        """
+        raise UnsupportedError("this format cannot be mapped; load it without mmap")
+
+    def fill_model(self, into: Mapping[str, Any], *, atomic: bool = False) -> bool:
+        """Overwrite the tensors of a model with those of the state dict that have their names.
+
+        Args:
+            into: tensors of the right shapes, by name.
+            atomic: whether all is proved before the first byte is overwritten.
+
+        Returns:
+            Whether it was done; a format that cannot returns False, and `load_model` is used.
+        """
+        return False
+
     def load_optimizer(self, map_location: Any = "cpu") -> dict[str, Any] | None:
         """Return the optimizer's state dict, or None where there is none.
 

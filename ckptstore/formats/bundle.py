@@ -13,7 +13,7 @@ Only model.pt has to be there. What is absent is None, and what is unknown is ke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 from ckptstore import ptfile
 from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError, UnsupportedError
@@ -112,13 +112,28 @@ class _BundleReader(Reader):
         self, names: Sequence[str] | None = None, map_location: Any = "cpu"
     ) -> dict[str, Any]:
         """Return the state dict, or the named tensors of it, without prefixes and wrapper."""
+        return self._state(names, map_location=map_location)
+
+    def map_model(
+        self, names: Sequence[str] | None = None, *, prove: bool = True
+    ) -> dict[str, Any]:
+        """Return the state dict, or a part of it, as memory that looks into model.pt."""
+        return self._state(names, mmap=True, prove=prove)
+
+    def fill_model(self, into: Mapping[str, Any], *, atomic: bool = False) -> bool:
+        """Overwrite the tensors of a model with those of model.pt."""
+        from ckptstore import tensors
+
         self._require(MODEL)
-        state = self._load(MODEL, map_location, names)
-        if not isinstance(state, Mapping):
-            raise CorruptionError(
-                f"{self._where(MODEL)} holds a {type(state).__name__}, not a state dict"
+        with self._opened(MODEL) as file:
+            return tensors.fill(
+                file,
+                into,
+                part=ptfile.repaired,
+                proved=self._files.manifest is not None,
+                atomic=atomic,
+                where=self._where(MODEL),
             )
-        return state if names is not None else ptfile.repaired(state)  # type: ignore[return-value]
 
     def load_optimizer(self, map_location: Any = "cpu") -> dict[str, Any] | None:
         """Return the optimizer's state dict, or None where none is named."""
@@ -129,7 +144,7 @@ class _BundleReader(Reader):
                 f"no {self._optimizer} in {self._files.location}, though its {TRAINING} names it: "
                 "an inference copy; copy that file too, or start with a fresh optimizer"
             )
-        state: dict[str, Any] = self._load(self._optimizer, map_location)
+        state: dict[str, Any] = self._load(self._optimizer, map_location=map_location)
         return state
 
     def states(self) -> tuple[str, ...]:
@@ -150,7 +165,7 @@ class _BundleReader(Reader):
                 f"no {file} in {self._files.location}, though its {TRAINING} names it; "
                 "copy that file too"
             )
-        return self._load(file, map_location)
+        return self._load(file, map_location=map_location)
 
     def files(self) -> tuple[str, ...]:
         """Return the files that are there, and those that the manifest has besides."""
@@ -195,23 +210,33 @@ class _BundleReader(Reader):
                 f"{self._files.location}; not followed, put the file itself in its place"
             )
 
-    def _load(self, name: str, map_location: Any, names: Sequence[str] | None = None) -> Any:
+    def _state(self, names: Sequence[str] | None, **options: Any) -> dict[str, Any]:
+        self._require(MODEL)
+        state = self._load(MODEL, names=names, **options)
+        if not isinstance(state, Mapping):
+            raise CorruptionError(
+                f"{self._where(MODEL)} holds a {type(state).__name__}, not a state dict"
+            )
+        return state if names is not None else ptfile.repaired(state)  # type: ignore[return-value]
+
+    def _load(self, name: str, **options: Any) -> Any:
         from ckptstore import tensors
 
+        with self._opened(name) as file:
+            return tensors.load(
+                file,
+                proved=self._files.manifest is not None,
+                where=self._where(name),
+                **options,
+            )
+
+    def _opened(self, name: str) -> BinaryIO:
         try:
-            opened = self._files.open(name)
+            return self._files.open(name)
         except NotFoundError as error:
             if name == MODEL:  # The one file that a checkpoint is nothing without.
                 raise CorruptionError(str(error)) from error
             raise
-        with opened as file:
-            return tensors.load(
-                file,
-                map_location=map_location,
-                names=names,
-                proved=self._files.manifest is not None,
-                where=self._where(name),
-            )
 
     def _require(self, name: str) -> None:
         if name not in self._names:

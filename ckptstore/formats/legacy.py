@@ -102,14 +102,35 @@ class _LegacyReader(Reader):
         self, names: Sequence[str] | None = None, map_location: Any = "cpu"
     ) -> dict[str, Any]:
         """Return the state dict, or the named tensors of it, without masks and prefixes."""
-        state: dict[str, Any] = self._load(self._model, map_location, names)
+        state: dict[str, Any] = self._load(self._model, names=names, map_location=map_location)
         return state
+
+    def map_model(
+        self, names: Sequence[str] | None = None, *, prove: bool = True
+    ) -> dict[str, Any]:
+        """Return the state dict, or a part of it, as memory that looks into the file."""
+        state: dict[str, Any] = self._load(self._model, names=names, mmap=True, prove=prove)
+        return state
+
+    def fill_model(self, into: Mapping[str, Any], *, atomic: bool = False) -> bool:
+        """Overwrite the tensors of a model with those of the file."""
+        from ckptstore import tensors
+
+        with self._files.open(self._name) as file:
+            return tensors.fill(
+                file,
+                into,
+                part=self._model,
+                proved=self._files.manifest is not None,
+                atomic=atomic,
+                where=self._where,
+            )
 
     def load_optimizer(self, map_location: Any = "cpu") -> dict[str, Any] | None:
         """Return the optimizer's state dict, or None where there is none."""
         if not self.has_optimizer:
             return None
-        state: dict[str, Any] = self._load(lambda root: root[_OPTIMIZER], map_location)
+        state: dict[str, Any] = self._load(lambda root: root[_OPTIMIZER], map_location=map_location)
         return state
 
     def states(self) -> tuple[str, ...]:
@@ -121,7 +142,7 @@ class _LegacyReader(Reader):
         if name not in self._extra:
             there = ", ".join(map(repr, self._extra)) or "none"
             raise NotFoundError(f"no state {name!r} in {self._where}; it has {there}")
-        return self._load(lambda root: root[self._extra[name]], map_location)
+        return self._load(lambda root: root[self._extra[name]], map_location=map_location)
 
     def files(self) -> tuple[str, ...]:
         """Return the one file."""
@@ -158,19 +179,16 @@ class _LegacyReader(Reader):
             )
         return plain
 
-    def _load(
-        self, part: Callable[[Any], Any], map_location: Any, names: Sequence[str] | None = None
-    ) -> Any:
+    def _load(self, part: Callable[[Any], Any], **options: Any) -> Any:
         from ckptstore import tensors
 
         with self._files.open(self._name) as file:
             return tensors.load(
                 file,
-                map_location=map_location,
-                names=names,
                 part=part,
                 proved=self._files.manifest is not None,
                 where=self._where,
+                **options,
             )
 
 

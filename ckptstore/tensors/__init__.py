@@ -8,18 +8,26 @@ torch's weights-only loader straight into the tensors' memory; there is no other
 from __future__ import annotations
 
 from ckptstore.ptfile.names import repaired
+from ckptstore.tensors.filling import fill
 from ckptstore.tensors.loading import load
 from ckptstore.tensors.modules import (
+    fillable,
+    fits,
     restore,
     restore_model,
     restore_optimizer,
     state_dict_of,
     state_of,
 )
+from ckptstore.tensors.optimizers import check_optimizer
 from ckptstore.tensors.saving import check, save, size_of
 
 __all__ = [
     "check",
+    "check_optimizer",
+    "fill",
+    "fillable",
+    "fits",
     "load",
     "repaired",
     "restore",

@@ -16,7 +16,15 @@ from ckptstore.errors import UnsupportedError
 from ckptstore.ptfile import repaired, repaired_names
 from ckptstore.tensors.optimizers import check_optimizer, listed
 
-__all__ = ["restore", "restore_model", "restore_optimizer", "state_dict_of", "state_of"]
+__all__ = [
+    "fillable",
+    "fits",
+    "restore",
+    "restore_model",
+    "restore_optimizer",
+    "state_dict_of",
+    "state_of",
+]
 
 
 def state_dict_of(value: Any) -> Mapping[str, Any]:
@@ -107,6 +115,48 @@ def restore_model(
         inner.load_state_dict(renamed, strict=strict)
     except RuntimeError as error:
         raise UnsupportedError(f"{where} does not fit the model: {error}") from error
+
+
+def fillable(model: Any) -> dict[str, torch.Tensor] | None:
+    """Return what a model's weights are loaded into, by name; None where it has to do it itself.
+
+    Then to load is to overwrite each tensor: no hook, and no module of somebody else's, has a
+    hand in it.
+    """
+    if not isinstance(model, torch.nn.Module):
+        return None
+    inner = _inner(model)
+    for module in inner.modules():
+        kind = type(module)
+        theirs = (
+            kind._load_from_state_dict is not torch.nn.Module._load_from_state_dict
+            or kind.load_state_dict is not torch.nn.Module.load_state_dict
+            or kind.state_dict is not torch.nn.Module.state_dict
+        )
+        hooks = (
+            *(module._load_state_dict_pre_hooks, module._load_state_dict_post_hooks),
+            *(module._state_dict_hooks, module._state_dict_pre_hooks),
+        )
+        if any(hooks) or (theirs and not kind.__module__.startswith("torch.nn.modules.")):
+            return None
+    own = inner.state_dict()
+    tensors = [value for value in own.values() if type(value) is torch.Tensor]
+    if len(tensors) < len(own) or any(map(torch.nn.parameter.is_lazy, inner.parameters())):
+        return None
+    names = repaired_names(own)
+    return {names[name]: value for name, value in own.items()}
+
+
+def fits(model: Mapping[str, torch.Tensor], found: Mapping[str, Any]) -> bool:
+    """Whether names and shapes are those of a model.
+
+    Args:
+        model: from `fillable`.
+        found: anything that has a shape, by name.
+    """
+    return model.keys() == found.keys() and all(
+        tuple(found[name].shape) == tuple(value.shape) for name, value in model.items()
+    )
 
 
 def restore_optimizer(

@@ -105,6 +105,17 @@ class Records:
         starts = {record: self.start(record) for record in found}
         self._check_all({one: mapped[start:][: one.size] for one, start in starts.items()})
 
+    def prove_before(self, names: Iterable[str]) -> None:
+        """Check a whole file that has a manifest, else these records, and keep nothing of it.
+
+        Raises:
+            CorruptionError: they are not what they have to be.
+        """
+        if self.proved and hasattr(self._file, "prove"):
+            self._file.prove()
+        else:
+            self.prove(sorted(names))
+
     def _check_all(self, targets: Mapping[Record, memoryview]) -> None:
         """Compare records with their CRC-32, unless the file is proved; several at once."""
         if self.proved:
