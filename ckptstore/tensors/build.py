@@ -113,7 +113,7 @@ def _mapped(
     """Return storages that look into the file."""
     found = {}
     for name, stub in stubs.items():
-        start = records.start(records.archive.records[name])
+        start = records.start_in(mapped, records.archive.records[name])
         if stub.nbytes:
             flat = torch.frombuffer(mapped, dtype=torch.uint8, offset=start, count=stub.nbytes)
         else:

@@ -102,8 +102,13 @@ class Records:
             self._file.prove()  # type: ignore[attr-defined]
             return
         found = [self.archive.records[name] for name in names]
-        starts = {record: self.start(record) for record in found}
+        starts = {record: self.start_in(mapped, record) for record in found}
         self._check_all({one: mapped[start:][: one.size] for one, start in starts.items()})
+
+    def start_in(self, mapped: memoryview, record: Record) -> int:
+        """Return where a record begins in a mapped file, once its header was looked at."""
+        header = mapped[record.header : record.header + record.header_size]
+        return self.archive.agreed(record, header)
 
     def prove_before(self, names: Iterable[str]) -> None:
         """Check a whole file that has a manifest, else these records, and keep nothing of it.
