@@ -5,6 +5,8 @@ from __future__ import annotations
 import concurrent.futures.thread  # noqa: F401  (so that `_finish_at_exit` registers after it)
 import contextlib
 import logging
+import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Background"]
 
 log = logging.getLogger(__name__)
+
+_NICE = 10
 
 
 class _Asked(Future[Any]):
@@ -63,7 +67,21 @@ class Background:
         self._commit = commit
         self._staging: Staging | None = None
         self._thread: threading.Thread | None = None
+        self._current: _Asked | None = None
         self._failed: list[_Asked] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a save is under way."""
+        return self._current is not None and not self._current.done()
+
+    def skipped(self) -> Future[None]:
+        """Return the future of a save that was left out; failures are logged as by any call."""
+        for future in self._failed:
+            future.remind()
+        left_out: Future[None] = Future()
+        left_out.set_result(None)
+        return left_out
 
     def submit(self, contents: Contents, *rest: Any) -> Future[Checkpoint]:
         """Copy the contents aside and commit the copy; return its future."""
@@ -71,6 +89,7 @@ class Background:
         staged = self._copy(contents)
         future = _Asked()
         future.set_running_or_notify_cancel()  # Nobody can cancel what may be committing.
+        self._current = future
         # Not a daemon: the interpreter waits for it at its end.
         self._thread = threading.Thread(
             target=self._run, args=(future, staged, rest), name="ckptstore-save"
@@ -105,6 +124,7 @@ class Background:
             self._thread = None
 
     def _run(self, future: _Asked, staged: Contents, rest: tuple[Any, ...]) -> None:
+        _step_back()
         try:
             result = self._commit(staged, *rest)
         except BaseException as error:
@@ -121,7 +141,7 @@ class Background:
             self._staging = Staging()
         self._staging.rewind()
         copy = self._staging.copy
-        return replace(
+        copied = replace(
             contents,
             model=copy(contents.model),
             optimizer=copy(contents.optimizer),
@@ -130,6 +150,18 @@ class Background:
             tokenizer_state=copy(contents.tokenizer_state),
             training_state=copy(contents.training_state),
         )
+        self._staging.wait()
+        return copied
+
+
+def _step_back() -> None:
+    """Let training have the processor first, where all of them are taken.
+
+    Linux alone has a priority for each thread; those that this thread starts inherit it.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 _under_way: weakref.WeakSet[threading.Thread] = weakref.WeakSet()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ckptstore import plugins, storage
 from ckptstore.background import Background
@@ -27,7 +27,7 @@ from ckptstore.commit.remove import (
 )
 from ckptstore.commit.repair import adopt_view, repair
 from ckptstore.commit.save import save_generation, save_step
-from ckptstore.errors import CkptstoreError
+from ckptstore.errors import CkptstoreError, UnsupportedError
 from ckptstore.formats.base import Contents
 from ckptstore.keep import Keep
 from ckptstore.opening import Location, open_place, open_state
@@ -147,6 +147,7 @@ class Store:
         training_state: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
         overwrite: bool = False,
+        when_busy: Literal["wait", "skip"] = "wait",
     ) -> Any:
         """Save one checkpoint in the background.
 
@@ -156,11 +157,18 @@ class Store:
         `save_async`; it is raised by its future, and by `close` if nobody asked the future. A
         save that is under way when the program ends is finished first.
 
-        Args: as for `save`.
+        Args, and what it raises, are those of `save`, and:
+            when_busy: what to do while another save is under way: ``wait`` for it, or ``skip``
+                this one, so that training never waits for a storage that is slower than it.
 
         Returns:
-            A `concurrent.futures.Future` of the `Checkpoint`.
+            A `concurrent.futures.Future` of the `Checkpoint`; of None where it was skipped.
         """
+        if when_busy not in ("wait", "skip"):
+            raise UnsupportedError(f"when_busy is {when_busy!r}; there are 'wait' and 'skip'")
+        if when_busy == "skip" and self._background.busy:
+            log.info("step %s is not saved: an earlier save is under way", step)
+            return self._background.skipped()
         contents = contents_of(
             model=model,
             config=config,

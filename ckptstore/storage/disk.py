@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import functools
 import os
 import secrets
 import stat
@@ -16,6 +18,7 @@ from ckptstore.storage.base import AlreadyThereError
 from ckptstore.storage.names import TEMPORARY
 
 __all__ = [
+    "begin_sync",
     "exclusively",
     "explained",
     "in_folder",
@@ -39,6 +42,7 @@ _T = TypeVar("_T")
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
 _MOST_TRIES = 100
 _MOST_AT_ONCE = 2**30
+_WRITE = 2  # SYNC_FILE_RANGE_WRITE
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
 _REASONS = {
     errno.ENOSPC: "no space is left on the disk; free some, then try again",
@@ -176,6 +180,26 @@ def sync_file(descriptor: int) -> None:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
             return
     os.fsync(descriptor)
+
+
+def begin_sync(descriptor: int, start: int, size: int) -> None:
+    """Have the disk begin to write a part of a file, where the system can be asked to.
+
+    It promises nothing; what it gains is that a later `sync_file` has less to wait for.
+    """
+    begin = _begin()
+    if begin is not None:
+        begin(descriptor, start, size, _WRITE)
+
+
+@functools.cache
+def _begin() -> Callable[[int, int, int, int], int] | None:
+    if sys.platform != "linux":
+        return None
+    begin = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if begin is not None:
+        begin.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return begin
 
 
 def sync_folder(folder: str) -> None:

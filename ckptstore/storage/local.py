@@ -21,6 +21,7 @@ from ckptstore.storage.names import checked, holding_by_looking
 
 __all__ = ["LocalStorage"]
 
+_BEGUN_AT_ONCE = 16 * 2**20
 _MOST_PARTS = 1024  # of one call, on every system that has such calls
 
 
@@ -103,10 +104,10 @@ class LocalStorage(Storage):
         path = self._own(name)
         with disk.explained("create", path):
             descriptor, made = disk.in_folder(os.path.dirname(path), lambda: disk.new_file(path))
-        sink = _FileSink(path, descriptor)
+        sink = _FileSink(path, descriptor, durable=durable)
         try:
             yield sink
-            sink.finish(durable=durable)
+            sink.finish()
             if durable:
                 self._sync_folders(os.path.dirname(path), made)
         except BaseException:
@@ -246,18 +247,26 @@ class LocalStorage(Storage):
 
 
 class _FileSink(Sink):
-    def __init__(self, path: str, descriptor: int) -> None:
+    def __init__(self, path: str, descriptor: int, *, durable: bool) -> None:
         self._path = path
         self._descriptor = descriptor
+        self._durable = durable
         self._status = os.fstat(descriptor)
+        self._size = self._begun = 0
 
     def write(self, data: memoryview, /) -> None:
+        view = memoryview(data).cast("B")
         with disk.explained("write", self._path):
-            disk.write_all(self._descriptor, memoryview(data).cast("B"))
+            disk.write_all(self._descriptor, view)
+        self._size += len(view)
+        # The disk writes these while the next are digested, and not only when all are there.
+        if self._durable and self._size - self._begun >= _BEGUN_AT_ONCE:
+            disk.begin_sync(self._descriptor, self._begun, self._size - self._begun)
+            self._begun = self._size
 
-    def finish(self, *, durable: bool) -> None:
+    def finish(self) -> None:
         with disk.explained("write", self._path):
-            if durable:
+            if self._durable:
                 disk.sync_file(self._descriptor)
             self._close()
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ckptstore.tensors.memory import new_memory
+
 __all__ = ["Staging"]
 
 
@@ -15,21 +17,33 @@ class Staging:
     """Copies states into memory that is used again from one save to the next.
 
     First touches of memory cost several times a warm copy, so storages are kept and reused by
-    size. Tensors that share memory share it in the copy, too.
+    size; from a GPU the copy goes into pinned memory, on a stream of its own. Tensors that share
+    memory share it in the copy, too.
     """
 
     def __init__(self) -> None:
-        self._free: dict[int, list[torch.UntypedStorage]] = {}
-        self._used: dict[int, list[torch.UntypedStorage]] = {}
+        self._free: dict[tuple[int, bool], list[torch.UntypedStorage]] = {}
+        self._used: dict[tuple[int, bool], list[torch.UntypedStorage]] = {}
         self._copied: dict[tuple[str, int, int], torch.UntypedStorage] = {}
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
     def rewind(self) -> None:
         """Say that earlier copies are not needed any more; their memory may be used again."""
-        self._free, self._used = self._used, {}
-        self._copied = {}
+        for kind, storages in self._used.items():
+            self._free.setdefault(kind, []).extend(storages)
+        self._used, self._copied = {}, {}
+
+    def wait(self) -> None:
+        """Return once every copy is whole, and let go of memory that this state did not need."""
+        for stream in self._streams.values():
+            stream.synchronize()
+        self._free.clear()
 
     def copy(self, value: Any) -> Any:
-        """Return a copy of tensors, containers and plain values that nothing else changes."""
+        """Return a copy of tensors, containers and plain values that nothing else changes.
+
+        What was on a GPU is whole only after `wait`.
+        """
         if isinstance(value, torch.Tensor):
             return self._tensor(value)
         if isinstance(value, dict):
@@ -61,12 +75,32 @@ class Staging:
         return twin
 
     def _storage(self, source: torch.UntypedStorage) -> torch.UntypedStorage:
-        size = source.nbytes()
+        size, pinned = source.nbytes(), source.device.type == "cuda"
         key = (str(source.device), source.data_ptr(), size)
         if key not in self._copied or size == 0:
-            pool = self._free.get(size)
-            staged = pool.pop() if pool else torch.UntypedStorage(size)  # type: ignore[no-untyped-call]
-            staged.copy_(source)
-            self._used.setdefault(size, []).append(staged)
+            pool = self._free.get((size, pinned))
+            staged = pool.pop() if pool else _memory(size, pinned=pinned)
+            self._fill(staged, source)
+            self._used.setdefault((size, pinned), []).append(staged)
             self._copied[key] = staged
         return self._copied[key]
+
+    def _fill(self, staged: torch.UntypedStorage, source: torch.UntypedStorage) -> None:
+        if source.device.type != "cuda":
+            staged.copy_(source)
+            return
+        if source.device not in self._streams:
+            self._streams[source.device] = torch.cuda.Stream(  # type: ignore[no-untyped-call]
+                source.device
+            )
+        stream = self._streams[source.device]
+        # What training has queued before this save belongs to the state.
+        stream.wait_stream(torch.cuda.current_stream(source.device))
+        with torch.cuda.stream(stream):
+            staged.copy_(source, non_blocking=True)
+
+
+def _memory(size: int, *, pinned: bool) -> torch.UntypedStorage:
+    if pinned:
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True).untyped_storage()
+    return new_memory(size)
