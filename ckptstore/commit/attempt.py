@@ -68,6 +68,7 @@ class Attempt(NewFiles):
         index: reads the tensor index of a file just written, and refuses what is not safe.
         durable: whether a loss of power must not matter once `commit` has returned.
         base: the forerunner, whose bytes need not be stored again.
+        resident: whether what is lent to it is in memory anyhow.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Attempt(NewFiles):
         index: Index,
         durable: bool = True,
         base: Committed | None = None,
+        resident: bool = True,
     ) -> None:
         self._storage = storage
         self._manifest = manifest
@@ -86,6 +88,7 @@ class Attempt(NewFiles):
         self._durable = durable
         self._age = Age(storage.location)
         self._base = base
+        self._resident = resident
         self._written: list[str] = []
         self._digesting: dict[str, Incoming] = {}
         self._probe: tuple[str, bytes] | None = None
@@ -138,7 +141,10 @@ class Attempt(NewFiles):
                 self.state.path(path), expected_size=expected_size, durable=self._durable
             )
             incoming = Incoming(
-                lambda: stack.enter_context(writer), expected_size, self._known(name)
+                lambda: stack.enter_context(writer),
+                expected_size,
+                self._known(name),
+                resident=self._resident,
             )
             yield incoming
             if incoming.unchanged and self._took_over(name):

@@ -60,6 +60,6 @@ class Rehearsal(NewFiles):
     @contextmanager
     def create(self, name: str, *, expected_size: int = 0) -> Iterator[Sink]:
         """Take a file of bytes."""
-        incoming = Incoming(lambda: None, expected_size)
+        incoming = Incoming(lambda: None, expected_size, resident=False)
         yield incoming
         self._files[name] = FileEntry(path=name, digest=incoming.digest())

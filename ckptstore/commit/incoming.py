@@ -3,7 +3,8 @@
 Rule 1: each byte is touched once, by the caller's thread for its chunk's checksum, by a second
 thread for the SHA-256, by the storage for its way. Rule 2: as long as every chunk is the one that
 the forerunner's file has at its place, nothing is stored: what is lent stays as it is, so it can
-still be stored once a chunk differs.
+still be stored once a chunk differs. Rule 3: where what is lent costs memory that the lender would
+not need otherwise, little of it is kept.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ __all__ = ["Incoming", "Known"]
 
 _COPIED = 64 * 2**10
 _BATCH = 2**20
+_MOST_KEPT = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,23 @@ class Incoming(Sink):
         start: opens the file in the storage; called once, when there is something to store.
         expected_size: bytes, for the size of chunks.
         known: the file whose bytes may be the same.
+        resident: whether what is lent is in memory anyhow, as a model's tensors are; otherwise
+            little of it is kept.
     """
 
     def __init__(
-        self, start: Callable[[], Sink | None], expected_size: int, known: Known | None = None
+        self,
+        start: Callable[[], Sink | None],
+        expected_size: int,
+        known: Known | None = None,
+        *,
+        resident: bool = True,
     ) -> None:
         self._start = start
         self._chunks = Chunks(chunk_size_for(expected_size))
-        self._sha256 = _Sha256()
+        self._sha256 = _Sha256(most=None if resident else _MOST_KEPT)
         self._known = known if known is not None and self._comparable(known.digest) else None
-        self._same = self._known is not None and self._known.whole
+        self._same = self._known is not None and self._known.whole and resident
         self._kept: list[tuple[memoryview, Held | None]] = []
         self._chunk: list[memoryview] = []
         self._sink: Sink | None = None
@@ -153,9 +162,15 @@ class Incoming(Sink):
 
 
 class _Sha256:
-    """A SHA-256 that a thread of its own computes, in the order of the updates."""
+    """A SHA-256 that a thread of its own computes, in the order of the updates.
 
-    def __init__(self) -> None:
+    Args:
+        most: bytes that may wait for it; as many as there are by default.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._sent = 0
         self._hash = hashlib.sha256()
         self._waiting: list[memoryview] = []
         self._bytes = 0
@@ -190,6 +205,10 @@ class _Sha256:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, "ckptstore-sha256")
             self._last = self._pool.submit(self._take, batch)
+            self._sent += sum(map(len, batch))
+            if self._most is not None and self._sent > self._most:
+                self._last.result()
+                self._sent = 0
         except RuntimeError:  # The interpreter is ending, and starts no thread any more.
             self.wait()
             self._take(batch)

@@ -44,6 +44,7 @@ class Save:
         fingerprint: of the tokenizer's vocabulary.
         durable: whether it must survive a loss of power.
         small_view: whether the view holds JSON and manifest only.
+        resident: whether what `write` lends is in memory anyhow, as a model's tensors are.
         anew: write a step also where the same content is committed, because its bytes are damaged.
     """
 
@@ -55,6 +56,7 @@ class Save:
     fingerprint: str | None = None
     durable: bool = True
     small_view: bool = False
+    resident: bool = True
     anew: bool = False
 
     def manifest(self, generation: int | None, base: Manifest | None = None) -> Manifest:
@@ -72,7 +74,15 @@ class Save:
         self, storage: Storage, folder: str, manifest: Manifest, base: Committed | None = None
     ) -> Attempt:
         """Return the write itself; what its base has need not be stored again."""
-        return Attempt(storage, folder, manifest, index=self.index, durable=self.durable, base=base)
+        return Attempt(
+            storage,
+            folder,
+            manifest,
+            index=self.index,
+            durable=self.durable,
+            base=base,
+            resident=self.resident,
+        )
 
 
 def save_generation(storage: Storage, save: Save, *, over_view: bool = False) -> Committed:

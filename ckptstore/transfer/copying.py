@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from ckptstore import plugins, storage
@@ -26,6 +27,7 @@ from ckptstore.opening import Location, open
 from ckptstore.progress import OnProgress, Progress
 from ckptstore.saving import index
 from ckptstore.storage.base import Storage
+from ckptstore.transfer.nearby import Nearby, read_exactly
 from ckptstore.transfer.report import Transfer
 
 __all__ = ["sync"]
@@ -115,7 +117,7 @@ class _Copy:
         texts = sum(len(text.encode()) for text in self._texts.values())
         moved = (size for name, size in self._bytes.items() if not self._spared(name))
         self._total = texts + sum(moved)
-        self._done = 0
+        self._done = self._near = 0
 
     def same_as(self, there: Committed) -> bool:
         """Whether a committed state is the one that would be written, by its manifest."""
@@ -164,6 +166,7 @@ class _Copy:
             step=self._origin.step,
             metrics=self._origin.metrics,
             fingerprint=own.fingerprint if own else self._fingerprint(),
+            resident=False,
             anew=self._there is not None and self.same_as(self._there),
         )
         if newest_generation(self._place) is None and steps(self._place):
@@ -182,8 +185,8 @@ class _Copy:
             generation=state.manifest.generation if state and changed else None,
             copied=tuple(moved),
             spared=tuple(spared),
-            copied_bytes=sum(sizes[name] for name in moved),
-            spared_bytes=sum(sizes[name] for name in spared),
+            copied_bytes=sum(sizes[name] for name in moved) - self._near,
+            spared_bytes=sum(sizes[name] for name in spared) + self._near,
             edited=tuple(name for name in self._origin.edited if name in self._texts),
             changed=changed,
         )
@@ -216,15 +219,29 @@ class _Copy:
                 self._copy(name, files, self._progress)
 
     def _copy(self, name: str, files: NewFiles, progress: OnProgress | None) -> None:
-        size = self._bytes[name]
-        buffer = bytearray(_PIECE)
-        with self._files.open(name) as file, files.create(name, expected_size=size) as sink:
-            while count := file.readinto(buffer):  # type: ignore[attr-defined]
-                sink.write(memoryview(buffer)[:count])
-                self._report(name, count, progress)
-        own = self._files.manifest
+        own, size = self._files.manifest, self._bytes[name]
+        piece = own.files[name].digest.chunk_size if own is not None else _PIECE
+        with ExitStack() as stack:
+            far = stack.enter_context(self._files.open(name))
+            near = self._nearby(name, stack) if isinstance(files, Attempt) else None
+            sink = stack.enter_context(files.create(name, expected_size=size))
+            for start in range(0, size, piece):
+                data = memoryview(bytearray(min(piece, size - start)))
+                if near is None or not near.read(start // piece, data):
+                    read_exactly(far, start, data)
+                else:
+                    self._near += len(data)
+                sink.lend(data)
+                self._report(name, len(data), progress)
         if own is not None and isinstance(files, Attempt):
             files.expect(name, own.files[name])
+
+    def _nearby(self, name: str, stack: ExitStack) -> Nearby | None:
+        """Return what the destination has of a file, where that is nearer than the source."""
+        own, there = self._files.manifest, self._there
+        if own is None or there is None or self._place.taking_over != "proof":
+            return None
+        return Nearby.of(self._place, there, name, own.files[name].digest, stack)
 
     def _report(self, name: str, count: int, progress: OnProgress | None) -> None:
         if progress is not None:
