@@ -159,8 +159,8 @@ PLANTS = (
         (
             Change(
                 "ckptstore/commit/proved.py",
-                "        found = checksum(data)\n        if found != digest",
-                "        found = checksum(data)\n        if index < 0 and found != digest",
+                "        found = checksum(*parts)\n        if found != digest",
+                "        found = checksum(*parts)\n        if index < 0 and found != digest",
             ),
         ),
     ),

@@ -104,7 +104,7 @@ class BlockFile(io.RawIOBase):
             spans(
                 pieces,
                 size=self.size,
-                block=self._block_size,
+                block=self._reader.read_size if self._check is None else self._block_size,
                 whole=self._check is not None,
                 most=self._reader.read_size,
             ),
