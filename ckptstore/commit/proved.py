@@ -141,14 +141,22 @@ class BlockFile(io.RawIOBase):
             for item in items:
                 work(item)
             return
+        stopped = threading.Event()
+
+        def one(item: _T) -> None:
+            if not stopped.is_set():
+                try:
+                    work(item)
+                except BaseException:
+                    stopped.set()
+                    raise
+
         with ThreadPoolExecutor(threads, "ckptstore-read") as pool:
-            running = [pool.submit(work, item) for item in items]
             try:
-                for one in running:
-                    one.result()
+                for done in [pool.submit(one, item) for item in items]:
+                    done.result()
             except BaseException:
-                for one in running:
-                    one.cancel()
+                stopped.set()
                 raise
 
     def _read_span(self, span: Span) -> None:
