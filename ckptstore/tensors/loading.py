@@ -1,8 +1,9 @@
 """Reads a `.pt` into tensors: first its index without torch, then bytes straight into memory.
 
-Rule 1: nothing is unpickled that `ckptstore.ptfile` has not looked through (G5). Rule 2: a record
-of a file that has no manifest is checked against its CRC-32 before anybody gets the tensors (G4).
-Rule 3: each record is read once, into the memory that its tensors keep (G6).
+Rule 1: nothing is built that `ckptstore.ptfile` has not looked through, and of a whole file torch's
+own weights-only loader too (G5). Rule 2: a record of a file that has no manifest is checked against
+its CRC-32 before anybody gets the tensors (G4). Rule 3: each record is read once, into the memory
+that its tensors keep (G6).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ckptstore.tensors.build import buildable, built, storages_of
 from ckptstore.tensors.interrupts import Interrupts
 from ckptstore.tensors.records import Records, TorchFile
 
-__all__ = ["load"]
+__all__ = ["check_by_torch", "load"]
 
 
 def load(
@@ -70,6 +71,8 @@ def load(
     records = Records(file, content.archive, proved=proved)
     tree = content.root if part is None else part(content.root)
     if buildable(tree) and content.byteorder == sys.byteorder and _has_bytes("cpu"):
+        if part is None:
+            check_by_torch(records, where)
         mapped = _mapped(records, tree, prove=prove) if mmap else None
         return built(tree, records, map_location, mapped)
     if mmap:
@@ -101,28 +104,27 @@ def _selection(
     return select
 
 
+def check_by_torch(records: Records, where: str) -> None:
+    """Have torch's own weights-only loader go through a file, all but the bytes of its tensors.
+
+    So nothing is loaded that plain `torch.load` would refuse.
+
+    Raises:
+        CorruptionError, UnsafeError: torch refuses it.
+    """
+    with torch.serialization.skip_data():
+        _by_torch(TorchFile(records), "cpu", where)
+
+
 def _whole(records: Records, content: PtFile, map_location: Any, where: str) -> Any:
     """Load everything by torch's own weights-only loader."""
-    file, interrupts = TorchFile(records), Interrupts()
+    file = TorchFile(records)
     # torch gives out sparse tensors whose indices point anywhere unless it is told to look.
     sparse = any(stub.parts for stub in content.stubs.values())
     invariants = torch.sparse.check_sparse_tensor_invariants
     guard = invariants(True) if sparse else contextlib.nullcontext()  # type: ignore[no-untyped-call]
-    try:
-        with guard:
-            loaded = torch.load(
-                cast(IO[bytes], file), map_location=map_location, weights_only=True, mmap=False
-            )
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except _REFUSALS as error:
-        if file.failure is not None:
-            # torch turns it into a RuntimeError that no longer says what the storage said.
-            raise file.failure from None
-        interrupt = interrupts.behind(error)
-        if interrupt is not None:
-            raise interrupt from None
-        raise _refusal(error, where) from error
+    with guard:
+        loaded = _by_torch(file, map_location, where)
     # Whatever order torch reads in, no record leaves here unchecked, and no memory unwritten.
     names = {stub.record for stub in _all_stubs(content) if stub.record is not None}
     unread = file.unread(sorted(names)) if _has_bytes(map_location) else []
@@ -133,6 +135,24 @@ def _whole(records: Records, content: PtFile, map_location: Any, where: str) -> 
         )
     records.prove(names)
     return loaded
+
+
+def _by_torch(file: TorchFile, map_location: Any, where: str) -> Any:
+    interrupts = Interrupts()
+    try:
+        return torch.load(
+            cast(IO[bytes], file), map_location=map_location, weights_only=True, mmap=False
+        )
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except _REFUSALS as error:
+        if file.failure is not None:
+            # torch turns it into a RuntimeError that no longer says what the storage said.
+            raise file.failure from None
+        interrupt = interrupts.behind(error)
+        if interrupt is not None:
+            raise interrupt from None
+        raise _refusal(error, where) from error
 
 
 _REFUSALS = (
