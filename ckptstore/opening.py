@@ -21,7 +21,7 @@ from ckptstore.errors import (
 )
 from ckptstore.formats.base import Files, Format
 from ckptstore.manifest import MANIFEST
-from ckptstore.storage.base import Storage
+from ckptstore.storage.base import Listing, Storage
 
 __all__ = ["Location", "open", "open_place", "open_state"]
 
@@ -91,8 +91,9 @@ def open_state(place: Storage, state: Committed) -> Checkpoint:
 
 
 def _open_newest(place: Storage, step: int | None) -> Checkpoint:
-    state = newest(place) if step is None else step_named(place, step)
-    return _open_plain(place, step) if state is None else _open_edited(place, state)
+    listing = place.list("") if step is None else None
+    state = newest(place, listing) if step is None else step_named(place, step)
+    return _open_plain(place, step, listing) if state is None else _open_edited(place, state)
 
 
 def _open_sound(place: Storage) -> Checkpoint:
@@ -116,7 +117,7 @@ def _open_edited(place: Storage, state: Committed) -> Checkpoint:
     return _read(CommittedFiles(place, state, edits=edits), None)
 
 
-def _open_plain(place: Storage, step: int | None) -> Checkpoint:
+def _open_plain(place: Storage, step: int | None, listing: Listing | None = None) -> Checkpoint:
     """Return the checkpoint that plain files are, where nothing is committed.
 
     Raises:
@@ -124,7 +125,7 @@ def _open_plain(place: Storage, step: int | None) -> Checkpoint:
             its files beside some that were there before.
     """
     try:
-        checkpoint = _read(_plain(place), step)
+        checkpoint = _read(_plain(place, listing or place.list("")), step)
     except CkptstoreError as error:
         _check_nothing_committed(place, error)
         raise
@@ -137,11 +138,11 @@ def _check_nothing_committed(place: Storage, error: CkptstoreError | None) -> No
         raise SupersededError(f"{place.location} was saved to while it was opened") from error
 
 
-def _plain(place: Storage) -> Files:
-    listing = place.list("")
+def _plain(place: Storage, listing: Listing) -> Files:
     manifest = read_manifest(place, "") if MANIFEST in listing.files else None
     if manifest is None:
-        return PlainFiles(place, tuple(listing.files))
+        sizes = {name: entry.size for name, entry in listing.files.items()}
+        return PlainFiles(place, tuple(sizes), sizes=sizes)
     known = {*manifest.texts, *plugins.format_named(manifest.format).texts} - {MANIFEST}
     texts = {name: read_text(place, name) for name in sorted(known) if name in listing.files}
     edits = {

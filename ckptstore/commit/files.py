@@ -62,10 +62,16 @@ class PlainFiles(Files):
     manifest = None
 
     def __init__(
-        self, storage: Storage, names: tuple[str, ...], *, named: str | None = None
+        self,
+        storage: Storage,
+        names: tuple[str, ...],
+        *,
+        named: str | None = None,
+        sizes: Mapping[str, int] | None = None,
     ) -> None:
         self.location = storage.location
         self.named = named
+        self._sizes = dict(sizes or {})
         self._storage = storage
         self._names = tuple(sorted(names))
 
@@ -80,11 +86,13 @@ class PlainFiles(Files):
         return text
 
     def size(self, name: str) -> int:
-        """Return a file's size in bytes."""
-        entry = self._storage.entry(self._known(name))
-        if entry is None:
-            raise NotFoundError(f"{name} in {self.location} is gone")
-        return entry.size
+        """Return a file's size in bytes, as it was when it was first looked at."""
+        if self._known(name) not in self._sizes:
+            entry = self._storage.entry(name)
+            if entry is None:
+                raise NotFoundError(f"{name} in {self.location} is gone")
+            self._sizes[name] = entry.size
+        return self._sizes[name]
 
     def leads_out(self, name: str) -> bool:
         """Whether links lead from a name to somewhere outside."""
@@ -93,6 +101,7 @@ class PlainFiles(Files):
     def open(self, name: str) -> BinaryIO:
         """Open a file of bytes, which come as they are."""
         reader = self._storage.open(self._known(name))
+        self._sizes[name] = reader.size
         # What was opened stays what it is; a save that came before may have replaced it.
         try:
             self._check_not_shown_over(name)

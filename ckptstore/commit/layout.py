@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ckptstore.errors import ConflictError, CorruptionError, NotFoundError
 from ckptstore.manifest import MANIFEST, Manifest
-from ckptstore.storage.base import Storage
+from ckptstore.storage.base import Listing, Storage
 from ckptstore.texts import parse_json
 
 __all__ = [
@@ -103,9 +103,14 @@ def newest_generation(storage: Storage) -> Committed | None:
     return _newest(storage, generations, generation_folder)
 
 
-def newest(storage: Storage) -> Committed | None:
-    """Return the newest committed state: of a generation and a step the higher training step."""
-    folders = storage.list("").folders
+def newest(storage: Storage, listing: Listing | None = None) -> Committed | None:
+    """Return the newest committed state: of a generation and a step the higher training step.
+
+    Args:
+        storage: where.
+        listing: of the location itself, where it was just made.
+    """
+    folders = (storage.list("") if listing is None else listing).folders
     single = newest_generation(storage) if GENERATIONS in folders else None
     last = None
     if any(folder.startswith(STEP) for folder in folders):
