@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from array import array
 from collections.abc import Mapping
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpt.config import GPTConfig, usable_device
+from gpt.token_file import Encoder, tokenise
 
 __all__ = ["Encoder", "GPTDataLoader"]
 
 _TRAINING_SHARE = 0.9
 
 
-class Encoder(Protocol):
-    """What makes ids of a text: a tokenizer, or a model that has one."""
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a text."""
-
-
 class GPTDataLoader:
     """Draws random windows from a text.
+
+    A long text is tokenised once: its ids stay in a file, which later runs map into memory.
 
     Guarantee (G8): the draws of training come from a generator of its own, whose state is part
     of `state_dict`; nothing else draws from it.
@@ -35,11 +30,21 @@ class GPTDataLoader:
         config: batch_size, block_size and device.
         tokenizer: a tokenizer, or a model.
         seed: of the order; without one it follows ``torch.manual_seed``.
+        cache_dir: where the ids of long texts are kept; by default ``gpt`` in the user's folder
+            for caches, ``$XDG_CACHE_HOME`` or ``~/.cache``. It may be deleted at any time.
     """
 
-    def __init__(self, config: GPTConfig, tokenizer: Encoder, *, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        config: GPTConfig,
+        tokenizer: Encoder,
+        *,
+        seed: int | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
         self._config = config
         self._tokenizer = tokenizer
+        self._cache_dir = cache_dir
         self._device = usable_device(config.device, warn=False)
         # Beside torch's own seed, so that order and dropout are not drawn from one sequence.
         start = torch.initial_seed() + 1 if seed is None else seed
@@ -55,7 +60,8 @@ class GPTDataLoader:
         Raises:
             ValueError: the text is too short for two windows, or holds what the vocabulary lacks.
         """
-        ids = array("i", self._tokenizer.encode(text))
+        tokens = tokenise(text, self._tokenizer, folder=self._cache_dir)
+        ids = tokens.ids
         window = self._config.block_size + 1
         if len(ids) < 2 * window:
             raise ValueError(
@@ -64,9 +70,8 @@ class GPTDataLoader:
                 "validate; take a longer text or a smaller block_size"
             )
         cut = min(int(_TRAINING_SHARE * len(ids)), len(ids) - window)
-        data = torch.frombuffer(ids, dtype=torch.int32)  # the same memory, without numpy
-        self._splits = {"train": data[:cut], "val": data[cut:]}
-        self._sha256 = hashlib.sha256(ids).hexdigest()
+        self._splits = {"train": ids[:cut], "val": ids[cut:]}
+        self._sha256 = tokens.sha256
 
     def get_batch(
         self, split: str, *, generator: torch.Generator | None = None

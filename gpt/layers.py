@@ -3,6 +3,10 @@
 Each head has key, query and value modules of its own, since that is how the weights of this
 family are named and ordered. The computation does not follow the modules: all projections of all
 heads are one product, and attention is one call over all heads.
+
+Between the layers a batch is one matrix with a row for each token. With more dimensions a linear
+layer returns a view of its product, and what changes a view in place costs the backward pass
+several copies; a matrix may be changed in place, which saves going through memory.
 """
 
 from __future__ import annotations
@@ -83,16 +87,20 @@ class SelfAttention(nn.Module):
         bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
         return weight, bias
 
-    def forward(self, x: Tensor, cache: BlockCache | None = None) -> Tensor:
-        """Attend; shapes (batch, tokens, n_embd) in and out.
+    def forward(self, x: Tensor, batch: int, cache: BlockCache | None = None) -> Tensor:
+        """Attend; shapes (batch * tokens, n_embd) in and out.
 
         With a cache, the tokens follow those that it has seen: either the first ones, or one.
         """
-        batch, tokens, width = x.shape
+        rows, width = x.shape
+        tokens = rows // batch
         weight, bias = self.joined() if cache is None else cache.joined
-        projected = functional.linear(x, weight, bias)
-        shape = (batch, tokens, 3, len(self.heads), width // len(self.heads))
-        query, key, value = projected.view(shape).permute(2, 0, 3, 1, 4)
+        # Split along the last dimension, so that the backward pass joins the three gradients where
+        # the product needs them, without one more copy.
+        query, key, value = (
+            part.view(batch, tokens, len(self.heads), -1).transpose(1, 2)
+            for part in functional.linear(x, weight, bias).split(width, dim=1)
+        )
         if cache is not None:
             key, value = cache.extend(key, value)
         # The scale is the function's default, head_size ** -0.5.
@@ -103,7 +111,7 @@ class SelfAttention(nn.Module):
             dropout_p=self.dropout.p if self.training else 0.0,
             is_causal=tokens > 1,
         )
-        return self.dropout(self.proj(out.transpose(1, 2).reshape(batch, tokens, width)))
+        return self.dropout(self.proj(out.transpose(1, 2).reshape(rows, width)))
 
 
 class FeedForward(nn.Module):
@@ -113,13 +121,13 @@ class FeedForward(nn.Module):
         super().__init__()
         self.net = nn.Sequential(
             nn.Linear(config.n_embd, 4 * config.n_embd),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Linear(4 * config.n_embd, config.n_embd),
             nn.Dropout(config.dropout),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply; shapes (batch, tokens, n_embd) in and out."""
+        """Apply; shapes (batch * tokens, n_embd) in and out."""
         return self.net(x)
 
 
@@ -133,10 +141,11 @@ class Block(nn.Module):
         self.ln1 = nn.LayerNorm(config.n_embd)
         self.ln2 = nn.LayerNorm(config.n_embd)
 
-    def forward(self, x: Tensor, cache: BlockCache | None = None) -> Tensor:
-        """Apply; shapes (batch, tokens, n_embd) in and out."""
-        x = x + self.sa(self.ln1(x), cache)
-        return x + self.fwd(self.ln2(x))
+    def forward(self, x: Tensor, batch: int, cache: BlockCache | None = None) -> Tensor:
+        """Apply; shapes (batch * tokens, n_embd) in and out."""
+        # Into what a layer has just made, and not into x, which the norms still need.
+        x = self.sa(self.ln1(x), batch, cache).add_(x)
+        return self.fwd(self.ln2(x)).add_(x)
 
     def new_cache(self, block_size: int) -> BlockCache:
         """Return an empty cache for up to ``block_size`` tokens."""

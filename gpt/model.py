@@ -207,15 +207,16 @@ class GPT(nn.Module):
 
     def _features(self, idx: Tensor, caches: list[BlockCache] | None = None) -> Tensor:
         """Return what goes into the output layer, (batch, tokens, n_embd)."""
-        tokens = idx.shape[1]
+        batch, tokens = idx.shape
         if tokens > self.config.block_size:
             raise ValueError(f"{tokens} tokens are more than block_size {self.config.block_size}")
         start = 0 if caches is None else caches[0].length
         positions = torch.arange(start, start + tokens, device=idx.device)
         x = self.token_embedding_table(idx) + self.position_embedding_table(positions)
+        x = x.flatten(0, 1)
         for number, block in enumerate(self.blocks):
-            x = block(x, None if caches is None else caches[number])
-        return self.ln_f(x)
+            x = block(x, batch, None if caches is None else caches[number])
+        return self.ln_f(x).view(batch, tokens, -1)
 
     # -- training -----------------------------------------------------------------------
 

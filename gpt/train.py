@@ -52,7 +52,7 @@ def _config_options(command: Any) -> Any:
     default=SAMPLE_TEXT,
     show_default="passages of Dante's Inferno",
     metavar="FILE",
-    help="The text, in UTF-8.",
+    help="The text, in UTF-8; the ids of a long one are kept in ~/.cache/gpt.",
 )
 @click.option(
     "--tokenization",

@@ -42,6 +42,16 @@ def test_a_state_is_continued_with_its_learning_rate(model: GPT, state: dict[str
     assert torch.equal(optimizer.state[first]["exp_avg"], state["state"][0]["exp_avg"])
 
 
+def test_a_run_goes_on_with_the_kernels_that_it_began_with(
+    model: GPT, state: dict[str, Any]
+) -> None:
+    assert model.configure_optimizer().param_groups[0]["fused"] is True
+
+    state["param_groups"][0]["fused"] = None  # as in all older checkpoints
+
+    assert model.configure_optimizer(optimizer_state=state).param_groups[0]["fused"] is None
+
+
 def _of_more_layers(state: dict[str, Any], make_config: Any) -> dict[str, Any]:
     return GPT(make_config(n_layer=3)).configure_optimizer().state_dict()
 
