@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.catalogue import row_named
-from benchmarks.speed.memory import Usage, touch
+from benchmarks.speed.memory import Usage, touch, touch_page_cache
 from benchmarks.speed.rows import Job, LeftOut, Timed
 
 __all__ = ["main"]
@@ -44,6 +44,7 @@ def main() -> None:
         return
     timed.before()
     touch(int(job.nbytes * variant.memory))
+    touch_page_cache(job.folder, int(job.nbytes * row.written))
     _say(answers, _measured(timed))
     # What libraries do at the end of a process is not what is measured, and may take long.
     answers.close()

@@ -100,6 +100,7 @@ ROWS = (
             Variant("safetensors and fsync", _safetensors(True), needs=_SAFETENSORS),
             Variant("DCP", _dcp(True), quick=False),
         ),
+        written=1.25,
     ),
     Row(
         "save-cache",
@@ -116,5 +117,6 @@ ROWS = (
             Variant("safetensors", _safetensors(False), needs=_SAFETENSORS),
             Variant("DCP, sync_files=False", _dcp(False), quick=False),
         ),
+        written=1.25,
     ),
 )

@@ -136,6 +136,7 @@ class Row:
         place: makes ready what all variants and rounds need; what it gives is the jobs' ``place``.
         warm: whether each process does the same in small before.
         state: whether the variants save a state.
+        written: by how much of the job's size the page cache grows, which is touched beforehand.
         weight: its share of the time that there is.
         quick: whether it runs in the quick mode, too.
     """
@@ -148,6 +149,7 @@ class Row:
     place: Callable[[Job], AbstractContextManager[dict[str, Any]]] = nowhere
     warm: bool = True
     state: bool = True
+    written: float = 0.0
     weight: float = 1.0
     quick: bool = True
 

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.measuring import Spread, ratios
 from benchmarks.speed import raw, states
 from benchmarks.speed.counting import Counting
-from benchmarks.speed.memory import Usage, drop, mapped, resident, touch
+from benchmarks.speed.memory import Usage, drop, mapped, resident, touch, touch_page_cache
 from benchmarks.speed.processes import Failed, Process, shared_memory
 from benchmarks.speed.results import Found, summary, tables
 from benchmarks.speed.rows import MIB, Job, LeftOut, Row, Timed, Variant, Wanted
@@ -176,6 +176,13 @@ def test_peak_memory_is_that_of_the_call():
 
     assert 32 * MIB <= usage.growth() < 48 * MIB
     assert len(kept) == 32 * MIB
+
+
+def test_what_is_touched_beforehand_is_gone_again(tmp_path):
+    touch(MIB)
+    touch_page_cache(tmp_path, MIB + 1)
+
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells it on Linux")
