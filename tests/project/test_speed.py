@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.measuring import Spread, ratios
-from benchmarks.speed import raw, states
+from benchmarks.speed import raw, running, states
 from benchmarks.speed.counting import Counting
 from benchmarks.speed.memory import Usage, drop, mapped, resident, touch, touch_page_cache
 from benchmarks.speed.processes import Failed, Process, shared_memory
@@ -96,6 +96,22 @@ def test_a_place_that_cannot_be_made_ready_leaves_out_the_row(tmp_path):
 
     assert result.sound
     assert "Left out, since there is no server." in tables(result)
+
+
+def test_where_time_is_short_the_limit_and_ours_go_on_without_the_peers(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(running, "_batch", lambda found, order, *rest: asked.append(order))
+    # The first round takes three seconds, and there are five.
+    clock = iter([0, 0, 0, 3, 3, 3, 5, 5])
+    monkeypatch.setattr(running.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(running.os, "cpu_count", lambda: 8)
+
+    run(row(state=False), mib=1, rounds=9, seconds=5, folder=tmp_path)
+
+    assert [sorted(v.name for v in order) for order in asked] == [
+        ["limit", "ours", "peer"],
+        ["limit", "ours"],
+    ]
 
 
 def test_a_variant_that_fails_is_told_with_its_last_words(tmp_path):
