@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -21,10 +22,14 @@ _CLEAR = Path("/proc/self/clear_refs")
 def touch(nbytes: int) -> None:
     """Touch and free memory, so that what follows does not pay for the first touch of pages.
 
-    A virtual machine may have handed free pages back to its host, and gets them back slowly.
+    A virtual machine may have handed free pages back to its host, and gets them back slowly. It
+    hands back large blocks, so large pages are asked for: small ones come from other places.
     """
     if nbytes:
         with mmap.mmap(-1, nbytes) as memory:
+            if hasattr(mmap, "MADV_HUGEPAGE"):
+                with contextlib.suppress(OSError):  # There are kernels without them.
+                    memory.madvise(mmap.MADV_HUGEPAGE)
             for start in range(0, nbytes, _PAGE):
                 memory[start] = 1
 
