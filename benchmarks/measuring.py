@@ -4,6 +4,9 @@ Rules: in each round every variant runs once, in a random order, so that what ch
 (other load, clock, caches) meets all of them; a variant is compared with the baseline of its own
 round, and the median of these ratios is what counts; before each timed call as much memory as it
 will need is touched and freed, so that no variant pays for the first touch of pages.
+
+`measure` runs calls in this process; `benchmarks.speed` runs each in a fresh one, by the same
+rules.
 """
 
 from __future__ import annotations
@@ -11,10 +14,39 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Measured", "measure", "print_table"]
+__all__ = ["Measured", "Spread", "measure", "print_table", "ratios"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Some numbers: the median, the smallest, the largest."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Summarise numbers, of which there is at least one."""
+        ordered = sorted(values)
+        return cls(statistics.median(ordered), ordered[0], ordered[-1])
+
+
+def ratios(own: Mapping[int, float], base: Mapping[int, float]) -> Spread | None:
+    """Divide round by round what was measured by the baseline's, where a round has both.
+
+    Args:
+        own: by the number of the round.
+        base: by the number of the round.
+
+    Returns:
+        The ratios; None where no round has both.
+    """
+    both = [own[number] / base[number] for number in own if base.get(number)]
+    return Spread.of(both) if both else None
 
 
 @dataclass(frozen=True)
@@ -81,14 +113,9 @@ def print_table(found: list[Measured], *, nbytes: int, baseline: str) -> None:
 
 
 def _measured(name: str, own: list[float], base: list[float]) -> Measured:
-    ratios = [other / mine for mine, other in zip(own, base, strict=True)]
-    return Measured(
-        name=name,
-        seconds=statistics.median(own),
-        ratio=statistics.median(ratios),
-        low=min(ratios),
-        high=max(ratios),
-    )
+    found = Spread.of(other / mine for mine, other in zip(own, base, strict=True))
+    seconds = statistics.median(own)
+    return Measured(name, seconds, ratio=found.median, low=found.low, high=found.high)
 
 
 def _touch(nbytes: int) -> None:

@@ -9,7 +9,7 @@ are in `ckptstore.testing.faults`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -272,6 +272,9 @@ class _FaultyReader(RangeReader):
 
     def readinto(self, start: int, target: memoryview) -> None:
         self._do("readinto", self._name, lambda: self._reader.readinto(start, target))
+
+    def readinto_parts(self, start: int, targets: Sequence[memoryview]) -> None:
+        self._do("readinto", self._name, lambda: self._reader.readinto_parts(start, targets))
 
     def close(self) -> None:
         self._reader.close()
