@@ -18,7 +18,7 @@ from ckptstore.tensors.pickling import pickled
 
 __all__ = ["write_plain"]
 
-_SLICE = 2 * 2**20  # What is digested is still in a core's cache when it is written.
+_SLICE = 2**20  # What is digested is still in a core's cache when it is written.
 _BOUNCE = 32 * 2**20
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import ExitStack
 from typing import BinaryIO
 
@@ -19,32 +20,35 @@ class Nearby:
 
     Args:
         file: proves what it reads.
-        found: its digest.
-        wanted: that of the file to be copied.
+        size: bytes in a chunk.
+        same: the numbers of the chunks that are the same.
     """
 
-    def __init__(self, file: BinaryIO, found: Digest, wanted: Digest) -> None:
+    def __init__(self, file: BinaryIO, size: int, same: Collection[int]) -> None:
         self._file = file
-        self._size = found.chunk_size
-        pairs = zip(found.checksums, wanted.checksums, strict=False)
-        self._same = {number for number, (mine, theirs) in enumerate(pairs) if mine == theirs}
+        self._size = size
+        self._same = same
 
     @classmethod
     def of(
         cls, place: Storage, there: Committed, name: str, wanted: Digest, stack: ExitStack
     ) -> Nearby | None:
-        """Return what a committed state has of a file; None where nothing can be compared."""
+        """Return what a committed state has of a file; None where it has nothing."""
         entry = there.manifest.files.get(name)
         if entry is None or (entry.digest.chunk_size, entry.digest.algorithm) != (
             wanted.chunk_size,
             wanted.algorithm,
         ):
             return None
+        pairs = zip(entry.digest.checksums, wanted.checksums, strict=False)
+        same = {number for number, (mine, theirs) in enumerate(pairs) if mine == theirs}
+        if not same:
+            return None
         try:
             file = stack.enter_context(CommittedFiles(place, there, edits={}).open(name))
         except (CorruptionError, NotFoundError, SupersededError):
             return None
-        return cls(file, entry.digest, wanted)
+        return cls(file, wanted.chunk_size, same)
 
     def read(self, number: int, data: memoryview) -> bool:
         """Fill memory with a chunk if it is the wanted one; return whether it was."""
