@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 import socket
 import ssl
@@ -72,12 +71,12 @@ class Swallowing:
             if isinstance(content, bytes):
                 (folder / f"{number}").write_bytes(content)
                 content = folder / f"{number}"
-            arguments.append(f"{key}={content}")
+            arguments.append(f"{key}={Path(content).resolve()}")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.swallow", *arguments],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(_ROOT)},
+            cwd=_ROOT,
         )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
