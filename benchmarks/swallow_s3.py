@@ -96,7 +96,7 @@ class Connection:
             return len(data), [(0, bytearray(data))]
         size = int(request.headers.get("content-length", 0))
         if size <= KEPT:
-            return size, [(0, bytearray(self._take(size)))]
+            return size, [(0, self._kept(size))]
         pieces: Pieces = []
         rest = size
         if size >= 2 * KEPT and request.query.get("partNumber", "1") == "1":

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ckptstore.errors import CkptstoreError, NotFoundError, StorageError, UnsupportedError
 from ckptstore.storage.base import (
     Entry,
+    Held,
     Listing,
     RangeReader,
     Sink,
@@ -26,7 +27,7 @@ from ckptstore.storage.names import TEMPORARY
 from ckptstore.storage.s3client import client_for
 from ckptstore.storage.s3conditions import Conditions
 from ckptstore.storage.s3failure import Failure, Kind
-from ckptstore.storage.s3transfer import copy_in_parts, fetch
+from ckptstore.storage.s3transfer import READS_AT_ONCE, copy_in_parts, fetch, fetch_at_once
 from ckptstore.storage.s3unfinished import abort, unfinished
 from ckptstore.storage.s3upload import Upload
 
@@ -161,6 +162,7 @@ class S3Storage(KeyedStorage):
             self._key(name),
             expected_size=expected_size,
             condition=self._conditions.only_new,
+            inside=self._inside(""),
         )
         try:
             yield _UploadSink(self, name, upload)
@@ -330,14 +332,19 @@ class _UploadSink(Sink):
         self._upload = upload
 
     def write(self, data: memoryview, /) -> None:
-        try:
+        with self._storage._explained("write", self._name):
             self._upload.write(data)
-        except Failure as failure:
-            raise self._storage._error(failure, "write", self._name) from failure
+
+    def lend(self, data: memoryview, /, held: Held | None = None) -> None:
+        key = held and Held(self._storage._key(held.name), held.start)
+        with self._storage._explained("write", self._name):
+            self._upload.lend(data, key)
 
 
 class _Reader(RangeReader):
     """Reads the object that was there when it was opened, and no other."""
+
+    at_once = READS_AT_ONCE
 
     def __init__(self, storage: S3Storage, name: str, size: int, tag: str) -> None:
         self.size = size
@@ -346,12 +353,29 @@ class _Reader(RangeReader):
         self._tag = tag
 
     def readinto(self, start: int, target: memoryview) -> None:
-        view = target.cast("B")
+        view = memoryview(target).cast("B")
+        self._check_end(start + len(view))
+        with self._explained():
+            fetch_at_once(self._storage._client, self._target, self._tag, start, view)
+
+    def readinto_parts(self, start: int, targets: Sequence[memoryview]) -> None:
+        self._check_end(start + sum(target.nbytes for target in targets))
+        with self._explained():
+            fetch(self._storage._client, self._target, self._tag, start, targets)
+
+    @property
+    def _target(self) -> dict[str, Any]:
+        return self._storage._target(self._name)
+
+    def _check_end(self, end: int) -> None:
+        if end > self.size:
+            raise self._storage._short(self._name, self.size, end)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
         storage, name = self._storage, self._name
-        if start + len(view) > self.size:
-            raise storage._short(name, self.size, start + len(view))
         try:
-            fetch(storage._client, storage._target(name), self._tag, start, view)
+            yield
         except Failure as failure:
             if failure.kind in (Kind.REFUSED, Kind.RANGE):
                 raise NotFoundError(
