@@ -20,7 +20,7 @@ from benchmarks.swallow_shelf import KEPT, Pieces, Shelf, Thing, Upload
 
 __all__ = ["Connection"]
 
-BUFFER = 2**20
+BUFFER = KEPT
 _DATE = "%Y-%m-%dT%H:%M:%S.000Z"
 
 

@@ -165,7 +165,7 @@ class Client:
         try:
             work = fs._call_s3(operation, **sent)
             if "Body" in sent:
-                return checked(operation, await self._while_it_moves(sent["Body"], work))
+                return checked(operation, await self._while_it_moves(sent["Body"], errand, work))
             answer = checked(operation, await work)
             if operation == "get_object":
                 answer["Body"] = await _taken(answer, errand)
@@ -180,10 +180,13 @@ class Client:
     async def _watch(self, fs: Any, wires: Wires, bucket: str) -> None:
         """Have the heavy requests of s3fs' client for a bucket pass through `_carry`."""
         client = await fs.get_s3(bucket)
+        if client in wires.watched:
+            return
         session = getattr(getattr(client, "_endpoint", None), "http_session", None)
         carry = functools.partial(self._carry, wires, session)
         for name in _HEAVY:
-            client.meta.events.register(f"before-send.s3.{name}", carry, unique_id=f"heavy {name}")
+            client.meta.events.register(f"before-send.s3.{name}", carry)
+        wires.watched.add(client)
 
     async def _carry(self, wires: Wires, session: Any, request: Any, **_: Any) -> Any:
         """Have the bytes of a signed request moved by the thread that waits for it."""
@@ -197,6 +200,7 @@ class Client:
 
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Reply] = loop.create_future()
+        errand.carried = True
         errand.ask(functools.partial(_perform, wires, request, errand, terms, loop, answer))
         try:
             reply = await answer
@@ -206,16 +210,19 @@ class Client:
         raw = _Received(reply.body)
         return AioAWSResponse(request.url, reply.status, reply.headers, raw)
 
-    async def _while_it_moves(self, body: io.IOBase, work: Coroutine[Any, Any, _T]) -> _T:
+    async def _while_it_moves(
+        self, body: io.IOBase, errand: Errand | None, work: Coroutine[Any, Any, _T]
+    ) -> _T:
         """Await a request as long as its body is being taken.
 
-        No timeout of aiohttp's is running while it sends, nor while it waits to be allowed to.
+        No timeout of aiohttp's is running while it sends, nor while it waits to be allowed to;
+        who carries an errand has its own.
         """
         task = asyncio.ensure_future(work)
         try:
             place = -1
             while not task.done():
-                if place == body.tell():
+                if place == body.tell() and not (errand and errand.carried):
                     raise asyncio.TimeoutError
                 place = body.tell()
                 await asyncio.wait({task}, timeout=self._patience)

@@ -102,6 +102,7 @@ class Errand:
         repeats: whether it does no harm if the server hears of it twice.
 
     Attributes:
+        carried: whether the thread that waits has been asked to carry it.
         filled: whether ``targets`` are.
         failure: what the answer means, where it was understood while it came.
         interrupted: whether `interrupt` was called.
@@ -119,6 +120,7 @@ class Errand:
         self.targets = [memoryview(target).cast("B") for target in targets]
         self.tag = tag
         self.repeats = repeats
+        self.carried = False
         self.filled = False
         self.failure: Failure | None = None
         self.interrupted = False
@@ -185,7 +187,7 @@ class Errand:
 
     def begin(self) -> None:
         """Forget an earlier attempt."""
-        self.filled, self.failure = False, None
+        self.carried, self.filled, self.failure = False, False, None
         if self.body is not None:
             self.body.seek(0)
 

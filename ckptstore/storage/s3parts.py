@@ -22,7 +22,7 @@ _SMALLEST = 8 * _MIB
 _USUAL = 32 * _MIB
 """Each request costs milliseconds of this machine's time, and larger parts gain no more."""
 
-_USUAL_COUNT = 48
+_USUAL_COUNT = 10
 _GROWS_AFTER = 700
 _LARGEST_GROWN = 2**30
 _COPIED_BELOW = 64 * 2**10
@@ -32,8 +32,8 @@ _SLAB = _MIB
 def part_size(expected_size: int) -> int:
     """Return the size of parts for a file.
 
-    8 MiB, so that a small file has several on their way at once; up to 32 MiB for larger ones; and
-    from 300 GB on what leaves a tenth of 10,000 parts free.
+    8 MiB, so that a small file has several on their way at once; 32 MiB from 320 MiB on; and what
+    leaves a tenth of 10,000 parts free from 300 GB on.
 
     Args:
         expected_size: bytes; 0 where unknown.

@@ -18,12 +18,12 @@ from ckptstore.storage.s3upload import MARK, mark_of
 
 __all__ = ["READS_AT_ONCE", "copy_in_parts", "fetch", "fetch_at_once"]
 
-READS_AT_ONCE = 4
+READS_AT_ONCE = 3
 """Ranges on their way at the same time."""
 
 
 _T = TypeVar("_T")
-_RANGE = 8 * 2**20
+_RANGE = 16 * 2**20
 _MOST_AT_ONCE = 8
 _COPIED_PART = 512 * 2**20
 

@@ -15,6 +15,7 @@ import ssl
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,10 @@ from ckptstore.storage.s3errand import Errand, InterruptedErrandError
 
 __all__ = ["Reply", "Terms", "Wires", "terms_of"]
 
-_AT_ONCE = 2**20
+_AT_ONCE = 2**26
+"""Bytes for one call: each return to Python waits for whatever thread runs there just now."""
+
+_SAFE_AT_ONCE = 2**18  # Python's TLS counts its timeout from the beginning of a call.
 _LONGEST_HEAD = 2**18
 _LONGEST_PAGE = 2**22
 _WAIT_FOR_CONTINUE = 1.0  # Seconds, as botocore has it: not every server says it.
@@ -100,6 +104,7 @@ class _Wire:
         self._timeout = timeout
         self._rest = b""
         self._safe = isinstance(sock, ssl.SSLSocket)
+        self._at_once = _SAFE_AT_ONCE if self._safe or os.name == "nt" else _AT_ONCE
         self.used = False  # For an answer at least: the server may close it at any time.
         self.answers = False  # Something of the present answer has come.
         self.since = time.monotonic()
@@ -118,9 +123,8 @@ class _Wire:
         early = self._agreed() if asks else None
         if early is None and errand.body is not None:
             try:
-                for piece in errand.body.pieces(_AT_ONCE):
+                for piece in errand.body.pieces(self._at_once):
                     self._send(piece)
-                    errand.body.place += len(piece)
             except (BrokenPipeError, ConnectionResetError):
                 # A server that refuses may say so, and close, before it has heard all.
                 with contextlib.suppress(OSError, EOFError, _Garbage):
@@ -248,7 +252,7 @@ class _Wire:
         target[:there] = self._rest[:there]
         self._rest = self._rest[there:]
         while there < len(target):
-            there += self._recv_into(target[there : there + _AT_ONCE], _WAITALL)
+            there += self._recv_into(target[there : there + self._at_once], _WAITALL)
 
     def _page(self, size: int) -> bytes:
         if size > _LONGEST_PAGE:
@@ -300,9 +304,14 @@ class _Wire:
 
 
 class Wires:
-    """The connections of one process to where its heavy requests go."""
+    """The connections of one process to where its heavy requests go.
+
+    Attributes:
+        watched: botocore's clients whose heavy requests come here.
+    """
 
     def __init__(self) -> None:
+        self.watched: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._idle: dict[tuple[Any, ...], list[_Wire]] = {}
         self._contexts: dict[bool | str, ssl.SSLContext] = {}

@@ -55,7 +55,7 @@ class TestUploads:
 
         for expected in (0, 1, 70 * 2**30, 5 * 2**40):
             assert part_size(expected) * 9_000 >= expected
-        assert part_size(350 * 2**20) == PART
+        assert part_size(80 * 2**20) == PART
         assert part_size(800 * 10**9) <= 96 * 2**20
 
     def test_an_exception_leaves_no_parts_on_the_server(self, s3_server):
