@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ckptstore.errors import CkptstoreError, NotFoundError, StorageError, UnsupportedError
 from ckptstore.storage.base import (
     Entry,
-    Held,
     Listing,
     RangeReader,
     Sink,
@@ -27,7 +26,8 @@ from ckptstore.storage.names import TEMPORARY
 from ckptstore.storage.s3client import client_for
 from ckptstore.storage.s3conditions import Conditions
 from ckptstore.storage.s3failure import Failure, Kind
-from ckptstore.storage.s3transfer import READS_AT_ONCE, copy_in_parts, fetch, fetch_at_once
+from ckptstore.storage.s3file import S3Reader, S3Sink
+from ckptstore.storage.s3transfer import copy_in_parts
 from ckptstore.storage.s3unfinished import abort, unfinished
 from ckptstore.storage.s3upload import Upload
 
@@ -123,7 +123,14 @@ class S3Storage(KeyedStorage):
         head = self._head(self._key(name), name)
         if head is None:
             raise self._absent(name)
-        return _Reader(self, name, head["ContentLength"], head["ETag"])
+        return S3Reader(
+            self._client,
+            self._target(name),
+            head,
+            short=lambda end: self._short(name, head["ContentLength"], end),
+            said=self._said(name),
+            explained=lambda: self._explained("read", name),
+        )
 
     def create_only(self, name: str, data: bytes) -> bool:
         """See `Storage.create_only`; asks once per endpoint and bucket."""
@@ -165,7 +172,7 @@ class S3Storage(KeyedStorage):
             inside=self._inside(""),
         )
         try:
-            yield _UploadSink(self, name, upload)
+            yield S3Sink(upload, self._key, lambda: self._explained("write", name))
             try:
                 upload.finish()
             except Failure as failure:
@@ -323,65 +330,6 @@ class S3Storage(KeyedStorage):
             f"{self._said(name)} ({failure.said}); it may still take effect",
             committed=None,
         )
-
-
-class _UploadSink(Sink):
-    def __init__(self, storage: S3Storage, name: str, upload: Upload) -> None:
-        self._storage = storage
-        self._name = name
-        self._upload = upload
-
-    def write(self, data: memoryview, /) -> None:
-        with self._storage._explained("write", self._name):
-            self._upload.write(data)
-
-    def lend(self, data: memoryview, /, held: Held | None = None) -> None:
-        key = held and Held(self._storage._key(held.name), held.start)
-        with self._storage._explained("write", self._name):
-            self._upload.lend(data, key)
-
-
-class _Reader(RangeReader):
-    """Reads the object that was there when it was opened, and no other."""
-
-    at_once = READS_AT_ONCE
-
-    def __init__(self, storage: S3Storage, name: str, size: int, tag: str) -> None:
-        self.size = size
-        self._storage = storage
-        self._name = name
-        self._tag = tag
-
-    def readinto(self, start: int, target: memoryview) -> None:
-        view = memoryview(target).cast("B")
-        self._check_end(start + len(view))
-        with self._explained():
-            fetch_at_once(self._storage._client, self._target, self._tag, start, view)
-
-    def readinto_parts(self, start: int, targets: Sequence[memoryview]) -> None:
-        self._check_end(start + sum(target.nbytes for target in targets))
-        with self._explained():
-            fetch(self._storage._client, self._target, self._tag, start, targets)
-
-    @property
-    def _target(self) -> dict[str, Any]:
-        return self._storage._target(self._name)
-
-    def _check_end(self, end: int) -> None:
-        if end > self.size:
-            raise self._storage._short(self._name, self.size, end)
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        storage, name = self._storage, self._name
-        try:
-            yield
-        except Failure as failure:
-            if failure.kind in (Kind.REFUSED, Kind.RANGE):
-                raise NotFoundError(
-                    f"{storage._said(name)} was replaced while it was read; open it again"
-                ) from failure
-            raise storage._error(failure, "read", name) from failure
 
 
 def _entry(name: str, size: int, row: Mapping[str, Any]) -> Entry:

@@ -19,28 +19,18 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from ckptstore.errors import StorageError, UnsupportedError
 from ckptstore.storage.s3errand import Errand
 from ckptstore.storage.s3failure import Kind, checked, discreet, failure_of
-from ckptstore.storage.s3wire import Reply, Terms, Wires, terms_of
-from ckptstore.storage.shown import Discretion, secrets_in
+from ckptstore.storage.s3options import AWS, attempts, prepared, public, secrets_of
+from ckptstore.storage.s3wire import Reply
+from ckptstore.storage.s3wires import Terms, Wires, terms_of
+from ckptstore.storage.shown import Discretion
 
-__all__ = ["AWS", "Client", "client_for"]
-
-AWS = "https://s3.amazonaws.com"
+__all__ = ["Client", "client_for"]
 
 _T = TypeVar("_T")
-_SETTINGS = {
-    "max_pool_connections": 32,
-    "connect_timeout": 5,
-    "read_timeout": 30,
-}
-_SECRET_VARIABLES = frozenset(
-    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
-)
-_MOST_ATTEMPTS = 8
 _LONGEST_WAIT = 4.0
 _GIVE_UP = 45.0
 _GIVE_UP_UNREACHABLE = 10.0
@@ -59,10 +49,10 @@ class Client:
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self._arguments, endpoint = _prepared(options)
-        self.endpoint = _public(endpoint) if endpoint else AWS
-        self._discretion = Discretion(_secrets(self._arguments, endpoint), all_is_secret=False)
-        self._most_attempts = _attempts(self._arguments["config_kwargs"].pop("retries", None))
+        self._arguments, endpoint = prepared(options)
+        self.endpoint = public(endpoint) if endpoint else AWS
+        self._discretion = Discretion(secrets_of(self._arguments, endpoint), all_is_secret=False)
+        self._most_attempts = attempts(self._arguments["config_kwargs"].pop("retries", None))
         self._arguments["config_kwargs"]["retries"] = {"total_max_attempts": 1, "mode": "standard"}
         self._patience = float(self._arguments["config_kwargs"]["read_timeout"])
         self._lock = threading.Lock()
@@ -185,6 +175,7 @@ class Client:
         session = getattr(getattr(client, "_endpoint", None), "http_session", None)
         carry = functools.partial(self._carry, wires, session)
         for name in _HEAVY:
+            client.meta.events.register(f"before-sign.s3.{name}", _checksum_counts)
             client.meta.events.register(f"before-send.s3.{name}", carry)
         wires.watched.add(client)
 
@@ -255,67 +246,6 @@ def client_for(options: Mapping[str, Any]) -> Client:
         return client
 
 
-def _prepared(options: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Return the arguments of s3fs' filesystem, and the endpoint where one is named."""
-    import fsspec
-
-    merged: dict[str, Any] = {**fsspec.config.conf.get("s3", {}), **options}
-    inner = merged.get("client_kwargs") or {}
-    endpoint = (
-        merged.get("endpoint_url")
-        or inner.get("endpoint_url")
-        or os.environ.get("AWS_ENDPOINT_URL_S3")
-        or os.environ.get("AWS_ENDPOINT_URL")
-        or _configured_endpoint(merged.get("profile"))
-    )
-    settings: dict[str, Any] = dict(_SETTINGS)
-    host = urlsplit(endpoint or AWS).hostname or ""
-    if not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
-        # Many servers that are not AWS' refuse the checksums that botocore adds by itself.
-        settings["request_checksum_calculation"] = "when_required"
-        settings["response_checksum_validation"] = "when_required"
-    merged["config_kwargs"] = {**settings, **(merged.get("config_kwargs") or {})}
-    merged.update(use_listings_cache=False, skip_instance_cache=True, asynchronous=False)
-    return merged, endpoint
-
-
-def _attempts(retries: Mapping[str, Any] | None) -> int:
-    if retries and "total_max_attempts" in retries:
-        return int(retries["total_max_attempts"])
-    if retries and "max_attempts" in retries:
-        return int(retries["max_attempts"]) + 1
-    told = os.environ.get("AWS_MAX_ATTEMPTS", "")
-    return int(told) if told.isdecimal() and int(told) else _MOST_ATTEMPTS
-
-
-def _configured_endpoint(profile: str | None) -> str | None:
-    """Return the endpoint that the AWS configuration file names, if any."""
-    import botocore.exceptions
-    import botocore.session
-
-    session = botocore.session.Session(profile=profile)
-    try:
-        scoped = session.get_scoped_config()
-        services = session.full_config.get("services", {}).get(scoped.get("services"), {})
-    except botocore.exceptions.BotoCoreError:
-        return None  # The request will say what is wrong with it.
-    found = services.get("s3", {}).get("endpoint_url") or scoped.get("endpoint_url")
-    return str(found) if found else None
-
-
-def _secrets(arguments: Mapping[str, Any], endpoint: str | None) -> tuple[str, ...]:
-    """Return what nobody may see of options and variables; the settings of a client are none."""
-    settings = {"proxies": arguments["config_kwargs"].get("proxies") or {}}
-    variables = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _SECRET_VARIABLES or name.lower().endswith("_proxy")
-    }
-    return secrets_in(
-        {**arguments, "config_kwargs": settings, "endpoint_url": endpoint or "", **variables}
-    )
-
-
 def _filesystem(arguments: Mapping[str, Any], discretion: Discretion) -> Any:
     try:
         import s3fs
@@ -335,6 +265,14 @@ def _unfit(arguments: Mapping[str, Any], error: Exception) -> StorageError:
         f"the storage options {sorted(arguments)} or the AWS configuration do not fit S3 "
         f"({type(error).__name__}); see what s3fs.S3FileSystem takes"
     )
+
+
+def _checksum_counts(request: Any, **_: Any) -> None:
+    """Have botocore take our checksum for one of its own, with which TLS needs no SHA-256."""
+    name = "x-amz-checksum-crc32"
+    if name in request.headers:
+        found = {"algorithm": "crc32", "in": "header", "name": name}
+        request.context.setdefault("checksum", {}).setdefault("request_algorithm", found)
 
 
 class _Received:
@@ -383,10 +321,11 @@ async def _taken(answer: dict[str, Any], errand: Errand | None) -> bytes:
             return bytes(await stream.read())
         if errand.filled:
             return b""
-        headers = {"etag": answer["ETag"]}
-        errand.takes(200, headers, answer.get("ContentLength"))
+        errand.takes(200, {"etag": answer["ETag"]}, answer.get("ContentLength"))
         for target in errand.targets:
             await _fill(stream, target)
+        if await stream.read(1):
+            raise EOFError("the answer is longer than what was asked for")
         return b""
     finally:
         stream.close()
@@ -400,8 +339,3 @@ async def _fill(stream: Any, target: memoryview) -> None:
             raise EOFError("the answer ended early")
         target[place : place + len(data)] = data
         place += len(data)
-
-
-def _public(endpoint: str) -> str:
-    parts = urlsplit(endpoint)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
