@@ -146,7 +146,7 @@ class Client:
         sent = dict(parameters)
         if errand is not None:
             errand.begin()
-            await self._watch(fs, wires, sent["Bucket"])
+            await _watch(fs, wires, sent["Bucket"])
             if errand.body is not None:
                 sent["Body"] = errand.body
         elif sent.get("Body") is not None:
@@ -166,40 +166,6 @@ class Client:
         finally:
             _errand.reset(token)
         return answer
-
-    async def _watch(self, fs: Any, wires: Wires, bucket: str) -> None:
-        """Have the heavy requests of s3fs' client for a bucket pass through `_carry`."""
-        client = await fs.get_s3(bucket)
-        if client in wires.watched:
-            return
-        session = getattr(getattr(client, "_endpoint", None), "http_session", None)
-        carry = functools.partial(self._carry, wires, session)
-        for name in _HEAVY:
-            client.meta.events.register(f"before-sign.s3.{name}", _checksum_counts)
-            client.meta.events.register(f"before-send.s3.{name}", carry)
-        wires.watched.add(client)
-
-    async def _carry(self, wires: Wires, session: Any, request: Any, **_: Any) -> Any:
-        """Have the bytes of a signed request moved by the thread that waits for it."""
-        errand = _errand.get()
-        if errand is None or request.body is not (errand.body or request.body):
-            return None  # Nobody waits, or botocore has wrapped the body up.
-        terms = terms_of(session, request.url)
-        if terms is None:
-            return None
-        from aiobotocore.awsrequest import AioAWSResponse
-
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Reply] = loop.create_future()
-        errand.carried = True
-        errand.ask(functools.partial(_perform, wires, request, errand, terms, loop, answer))
-        try:
-            reply = await answer
-        except asyncio.CancelledError:
-            errand.stop()
-            raise
-        raw = _Received(reply.body)
-        return AioAWSResponse(request.url, reply.status, reply.headers, raw)
 
     async def _while_it_moves(
         self, body: io.IOBase, errand: Errand | None, work: Coroutine[Any, Any, _T]
@@ -265,6 +231,42 @@ def _unfit(arguments: Mapping[str, Any], error: Exception) -> StorageError:
         f"the storage options {sorted(arguments)} or the AWS configuration do not fit S3 "
         f"({type(error).__name__}); see what s3fs.S3FileSystem takes"
     )
+
+
+async def _watch(fs: Any, wires: Wires, bucket: str) -> None:
+    """Have the heavy requests of s3fs' client for a bucket pass through `_carry`."""
+    client = await fs.get_s3(bucket)
+    if client in wires.watched:
+        return
+    session = getattr(getattr(client, "_endpoint", None), "http_session", None)
+    carry = functools.partial(_carry, wires, session)
+    for name in _HEAVY:
+        client.meta.events.register(f"before-sign.s3.{name}", _checksum_counts)
+        client.meta.events.register(f"before-send.s3.{name}", carry)
+    wires.watched.add(client)
+
+
+async def _carry(wires: Wires, session: Any, request: Any, **_: Any) -> Any:
+    """Have the bytes of a signed request moved by the thread that waits for it."""
+    errand = _errand.get()
+    if errand is None or request.body is not (errand.body or request.body):
+        return None  # Nobody waits, or botocore has wrapped the body up.
+    terms = terms_of(session, request.url)
+    if terms is None:
+        return None
+    from aiobotocore.awsrequest import AioAWSResponse
+
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Reply] = loop.create_future()
+    errand.carried = True
+    errand.ask(functools.partial(_perform, wires, request, errand, terms, loop, answer))
+    try:
+        reply = await answer
+    except asyncio.CancelledError:
+        errand.stop()
+        raise
+    raw = _Received(reply.body)
+    return AioAWSResponse(request.url, reply.status, reply.headers, raw)
 
 
 def _checksum_counts(request: Any, **_: Any) -> None:

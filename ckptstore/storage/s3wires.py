@@ -75,6 +75,7 @@ class Wires:
         self._lock = threading.Lock()
         self._idle: dict[tuple[Any, ...], list[Wire]] = {}
         self._contexts: dict[bool | str, ssl.SSLContext] = {}
+        weakref.finalize(self, _close, self._idle)
 
     def carry(self, request: Any, errand: Errand, terms: Terms) -> Reply:
         """Send a request that botocore has signed, and return the answer to it.
@@ -157,6 +158,12 @@ class Wires:
                     context.verify_mode = ssl.CERT_NONE
                 self._contexts[verify] = context
             return context
+
+
+def _close(idle: dict[tuple[Any, ...], list[Wire]]) -> None:
+    for wires in idle.values():
+        for wire in wires:
+            wire.close()
 
 
 @contextlib.contextmanager
