@@ -70,6 +70,8 @@ def fetch_at_once(
                 piece = into[place : place + _RANGE]
                 errand = Errand(targets=[piece], tag=tag)
                 errands.append(errand)
+                if errors:  # Whoever ends all of them may not have seen this one.
+                    return
                 _get(client, target, errand, start + place, len(piece))
 
     def helper() -> None:

@@ -137,6 +137,7 @@ class Upload:
         if self._starting is None:
             # This is not cancelled by an interrupt: `abort` needs to know what was begun.
             self._starting = self._client.start(self._create())
+            self._starting.result()  # Here, since an interrupt reaches no other thread.
         self._senders.put(part)
 
     async def _create(self) -> dict[str, Any]:

@@ -62,7 +62,11 @@ class Wire:
         self.used = False  # For an answer at least: the server may close it at any time.
         self.answers = False  # Something of the present answer has come.
         self.since = time.monotonic()
-        self._patience(timeout)
+        try:
+            self._patience(timeout)
+        except OSError:  # A kernel with another idea of what a time is.
+            self._at_once = _SAFE_AT_ONCE
+            self._patience(timeout)
 
     def carry(self, head: bytes, errand: Errand, *, asks: bool) -> tuple[Reply, bool]:
         """Send a request and receive its answer; return it, and whether this can be used again.
@@ -95,12 +99,13 @@ class Wire:
             return False
         self._sock.setblocking(False)
         try:
-            return bool(self._sock.recv(1)) and False
+            self._sock.recv(1)
         except (BlockingIOError, ssl.SSLWantReadError):
             self._patience(self._timeout)
             return True
         except OSError:
             return False
+        return False
 
     def stop(self) -> None:
         """Make what is under way in another thread fail at once."""
@@ -117,13 +122,12 @@ class Wire:
         The kernel's own limit spares a second system call for each of them, which Python's needs;
         TLS knows Python's only.
         """
-        if self._safe or os.name == "nt":
-            self._sock.settimeout(seconds)
-            return
-        self._sock.settimeout(None)
-        value = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            self._sock.setsockopt(socket.SOL_SOCKET, option, value)
+        self._sock.settimeout(seconds)
+        if self._at_once == _AT_ONCE:
+            value = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                self._sock.setsockopt(socket.SOL_SOCKET, option, value)
+            self._sock.settimeout(None)
 
     def _send(self, view: memoryview) -> None:
         while view:
