@@ -26,7 +26,8 @@ from ckptstore.storage.names import TEMPORARY
 from ckptstore.storage.s3client import client_for
 from ckptstore.storage.s3conditions import Conditions
 from ckptstore.storage.s3failure import Failure, Kind
-from ckptstore.storage.s3transfer import copy_in_parts, fetch
+from ckptstore.storage.s3file import S3Reader, S3Sink
+from ckptstore.storage.s3transfer import copy_in_parts
 from ckptstore.storage.s3unfinished import abort, unfinished
 from ckptstore.storage.s3upload import Upload
 
@@ -123,7 +124,14 @@ class S3Storage(KeyedStorage):
         head = self._head(self._key(name), name)
         if head is None:
             raise self._absent(name)
-        return _Reader(self, name, head["ContentLength"], head["ETag"])
+        return S3Reader(
+            self._client,
+            self._target(name),
+            head,
+            short=lambda end: self._short(name, head["ContentLength"], end),
+            said=self._said(name),
+            explained=lambda: self._explained("read", name),
+        )
 
     def create_only(self, name: str, data: bytes) -> bool:
         """See `Storage.create_only`; asks once per endpoint and bucket."""
@@ -162,9 +170,10 @@ class S3Storage(KeyedStorage):
             self._key(name),
             expected_size=expected_size,
             condition=self._conditions.only_new,
+            inside=self._inside(""),
         )
         try:
-            yield _UploadSink(self, name, upload)
+            yield S3Sink(upload, self._key, lambda: self._explained("write", name))
             try:
                 upload.finish()
             except Failure as failure:
@@ -322,43 +331,6 @@ class S3Storage(KeyedStorage):
             f"{self._said(name)} ({failure.said}); it may still take effect",
             committed=None,
         )
-
-
-class _UploadSink(Sink):
-    def __init__(self, storage: S3Storage, name: str, upload: Upload) -> None:
-        self._storage = storage
-        self._name = name
-        self._upload = upload
-
-    def write(self, data: memoryview, /) -> None:
-        try:
-            self._upload.write(data)
-        except Failure as failure:
-            raise self._storage._error(failure, "write", self._name) from failure
-
-
-class _Reader(RangeReader):
-    """Reads the object that was there when it was opened, and no other."""
-
-    def __init__(self, storage: S3Storage, name: str, size: int, tag: str) -> None:
-        self.size = size
-        self._storage = storage
-        self._name = name
-        self._tag = tag
-
-    def readinto(self, start: int, target: memoryview) -> None:
-        view = target.cast("B")
-        storage, name = self._storage, self._name
-        if start + len(view) > self.size:
-            raise storage._short(name, self.size, start + len(view))
-        try:
-            fetch(storage._client, storage._target(name), self._tag, start, view)
-        except Failure as failure:
-            if failure.kind in (Kind.REFUSED, Kind.RANGE):
-                raise NotFoundError(
-                    f"{storage._said(name)} was replaced while it was read; open it again"
-                ) from failure
-            raise storage._error(failure, "read", name) from failure
 
 
 def _entry(name: str, size: int, row: Mapping[str, Any]) -> Entry:

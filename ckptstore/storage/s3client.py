@@ -9,37 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
+import functools
 import io
 import os
 import random
 import threading
 import time
 import weakref
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from ckptstore.errors import StorageError, UnsupportedError
-from ckptstore.storage.s3failure import Failure, Kind, checked, discreet, failure_of
-from ckptstore.storage.shown import Discretion, secrets_in
+from ckptstore.storage.s3errand import Errand
+from ckptstore.storage.s3failure import Kind, checked, discreet, failure_of
+from ckptstore.storage.s3options import AWS, attempts, prepared, public, secrets_of
+from ckptstore.storage.s3wire import Reply
+from ckptstore.storage.s3wires import Terms, Wires, terms_of
+from ckptstore.storage.shown import Discretion
 
-__all__ = ["AWS", "Client", "client_for"]
-
-AWS = "https://s3.amazonaws.com"
+__all__ = ["Client", "client_for"]
 
 _T = TypeVar("_T")
-_SETTINGS = {
-    "max_pool_connections": 32,
-    "connect_timeout": 5,
-    "read_timeout": 30,
-}
-_SECRET_VARIABLES = frozenset(
-    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
-)
-_MOST_ATTEMPTS = 8
 _LONGEST_WAIT = 4.0
 _GIVE_UP = 45.0
 _GIVE_UP_UNREACHABLE = 10.0
+_HEAVY = ("UploadPart", "PutObject", "GetObject")
+_errand: contextvars.ContextVar[Errand | None] = contextvars.ContextVar("errand", default=None)
 
 
 class Client:
@@ -53,30 +49,51 @@ class Client:
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self._arguments, endpoint = _prepared(options)
-        self.endpoint = _public(endpoint) if endpoint else AWS
-        self._discretion = Discretion(_secrets(self._arguments, endpoint), all_is_secret=False)
-        self._most_attempts = _attempts(self._arguments["config_kwargs"].pop("retries", None))
+        self._arguments, endpoint = prepared(options)
+        self.endpoint = public(endpoint) if endpoint else AWS
+        self._discretion = Discretion(secrets_of(self._arguments, endpoint), all_is_secret=False)
+        self._most_attempts = attempts(self._arguments["config_kwargs"].pop("retries", None))
         self._arguments["config_kwargs"]["retries"] = {"total_max_attempts": 1, "mode": "standard"}
         self._patience = float(self._arguments["config_kwargs"]["read_timeout"])
         self._lock = threading.Lock()
-        self._connected: tuple[int, Any] | None = None
+        self._connected: tuple[int, Any, Wires] | None = None
 
     def run(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """Send a request and wait for its answer.
 
         Args:
             operation: boto's name of it.
-            **parameters: boto's parameters; ``into`` as in `send`.
+            **parameters: boto's parameters.
 
         Raises:
             Failure: it failed, and repeating it did not help.
         """
         return self.wait(self.send(operation, **parameters))
 
+    def move(self, operation: str, errand: Errand, **parameters: Any) -> dict[str, Any]:
+        """Send a heavy request and wait for its answer; this thread carries the bytes itself.
+
+        Args:
+            operation: ``upload_part``, ``put_object`` or ``get_object``.
+            errand: what memory is sent or filled.
+            **parameters: boto's, without the Body.
+
+        Raises:
+            Failure: it failed, and repeating it did not help.
+            CancelledError: `Errand.interrupt` was called.
+        """
+        future = self.start(self.send(operation, errand=errand, **parameters))
+        future.add_done_callback(lambda _: errand.ask(None))
+        try:
+            errand.serve(future.cancel)
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
     def start(self, work: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
         """Begin something in the thread that does all the input and output."""
-        return asyncio.run_coroutine_threadsafe(work, self._fs().loop)
+        return asyncio.run_coroutine_threadsafe(work, self._connection()[0].loop)
 
     def wait(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Do something there and wait for it; an interrupt of this thread ends it there too."""
@@ -88,15 +105,14 @@ class Client:
             raise
 
     async def send(
-        self, operation: str, *, into: memoryview | None = None, **parameters: Any
+        self, operation: str, *, errand: Errand | None = None, **parameters: Any
     ) -> dict[str, Any]:
         """Send a request, again where that makes sense, and return the answer.
 
         Args:
             operation: boto's name of it.
-            into: for ``get_object``: where the body goes, which must have exactly this size;
-                without it the answer's Body is bytes.
-            **parameters: boto's; a Body is bytes, or an `io.BytesIO` that is sent whole.
+            errand: what memory is sent or filled; only `move` has one.
+            **parameters: boto's; a Body is bytes. The Body of an answer is bytes too.
 
         Raises:
             Failure: it failed, and repeating it did not help.
@@ -107,7 +123,7 @@ class Client:
         while True:
             attempt += 1
             try:
-                return await self._attempt(operation, into, parameters)
+                return await self._attempt(operation, errand, parameters)
             except Exception as error:  # What s3fs, botocore and aiohttp raise has no common base.
                 failure = discreet(failure_of(error), self._discretion)
             lost = lost or failure.lost
@@ -120,43 +136,50 @@ class Client:
             await asyncio.sleep(pause)
 
     async def _attempt(
-        self, operation: str, into: memoryview | None, parameters: Mapping[str, Any]
+        self, operation: str, errand: Errand | None, parameters: Mapping[str, Any]
     ) -> dict[str, Any]:
-        fs = self._fs()
+        fs, wires = self._connection()
         try:
             await fs.set_session()
         except (TypeError, ValueError) as error:
             raise _unfit(self._arguments, error) from self._discretion.cause(error)
         sent = dict(parameters)
-        body = sent.get("Body")
-        if body is not None:
-            # aiohttp warns of large bytes, and reads a buffer in pieces.
-            sent["Body"] = buffer = body if isinstance(body, io.BytesIO) else io.BytesIO(body)
-            buffer.seek(0)
+        if errand is not None:
+            errand.begin()
+            await _watch(fs, wires, sent["Bucket"])
+            if errand.body is not None:
+                sent["Body"] = errand.body
+        elif sent.get("Body") is not None:
+            sent["Body"] = io.BytesIO(sent["Body"])  # aiohttp warns of large bytes.
+        token = _errand.set(errand)
+        try:
             work = fs._call_s3(operation, **sent)
-            return checked(operation, await self._while_it_moves(buffer, work))
-        answer = checked(operation, await fs._call_s3(operation, **sent))
-        if operation == "get_object":
-            stream = answer["Body"]
-            try:
-                if into is not None and answer["ETag"] != sent["IfMatch"]:
-                    # There are servers that ignore the condition.
-                    raise Failure(Kind.REFUSED, "the object has changed")
-                answer["Body"] = await (stream.read() if into is None else _fill(stream, into))
-            finally:
-                stream.close()
+            if "Body" in sent:
+                return checked(operation, await self._while_it_moves(sent["Body"], errand, work))
+            answer = checked(operation, await work)
+            if operation == "get_object":
+                answer["Body"] = await _taken(answer, errand)
+        except Exception:
+            if errand is not None and errand.failure is not None:
+                raise errand.failure from None
+            raise
+        finally:
+            _errand.reset(token)
         return answer
 
-    async def _while_it_moves(self, body: io.BytesIO, work: Coroutine[Any, Any, _T]) -> _T:
+    async def _while_it_moves(
+        self, body: io.IOBase, errand: Errand | None, work: Coroutine[Any, Any, _T]
+    ) -> _T:
         """Await a request as long as its body is being taken.
 
-        No timeout of aiohttp's is running while it sends, nor while it waits to be allowed to.
+        No timeout of aiohttp's is running while it sends, nor while it waits to be allowed to;
+        who carries an errand has its own.
         """
         task = asyncio.ensure_future(work)
         try:
             place = -1
             while not task.done():
-                if place == body.tell():
+                if place == body.tell() and not (errand and errand.carried):
                     raise asyncio.TimeoutError
                 place = body.tell()
                 await asyncio.wait({task}, timeout=self._patience)
@@ -164,12 +187,13 @@ class Client:
         finally:
             task.cancel()
 
-    def _fs(self) -> Any:
-        """Return s3fs' filesystem, made when first needed and again after a fork."""
+    def _connection(self) -> tuple[Any, Wires]:
+        """Return s3fs' filesystem and our wires, made when first needed and again after a fork."""
         with self._lock:
             if self._connected is None or self._connected[0] != os.getpid():
-                self._connected = os.getpid(), _filesystem(self._arguments, self._discretion)
-            return self._connected[1]
+                filesystem = _filesystem(self._arguments, self._discretion)
+                self._connected = os.getpid(), filesystem, Wires()
+            return self._connected[1:]
 
 
 _CLIENTS: weakref.WeakValueDictionary[str, Client] = weakref.WeakValueDictionary()
@@ -186,67 +210,6 @@ def client_for(options: Mapping[str, Any]) -> Client:
         if client is None:
             client = _CLIENTS[key] = Client(options)
         return client
-
-
-def _prepared(options: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Return the arguments of s3fs' filesystem, and the endpoint where one is named."""
-    import fsspec
-
-    merged: dict[str, Any] = {**fsspec.config.conf.get("s3", {}), **options}
-    inner = merged.get("client_kwargs") or {}
-    endpoint = (
-        merged.get("endpoint_url")
-        or inner.get("endpoint_url")
-        or os.environ.get("AWS_ENDPOINT_URL_S3")
-        or os.environ.get("AWS_ENDPOINT_URL")
-        or _configured_endpoint(merged.get("profile"))
-    )
-    settings: dict[str, Any] = dict(_SETTINGS)
-    host = urlsplit(endpoint or AWS).hostname or ""
-    if not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
-        # Many servers that are not AWS' refuse the checksums that botocore adds by itself.
-        settings["request_checksum_calculation"] = "when_required"
-        settings["response_checksum_validation"] = "when_required"
-    merged["config_kwargs"] = {**settings, **(merged.get("config_kwargs") or {})}
-    merged.update(use_listings_cache=False, skip_instance_cache=True, asynchronous=False)
-    return merged, endpoint
-
-
-def _attempts(retries: Mapping[str, Any] | None) -> int:
-    if retries and "total_max_attempts" in retries:
-        return int(retries["total_max_attempts"])
-    if retries and "max_attempts" in retries:
-        return int(retries["max_attempts"]) + 1
-    told = os.environ.get("AWS_MAX_ATTEMPTS", "")
-    return int(told) if told.isdecimal() and int(told) else _MOST_ATTEMPTS
-
-
-def _configured_endpoint(profile: str | None) -> str | None:
-    """Return the endpoint that the AWS configuration file names, if any."""
-    import botocore.exceptions
-    import botocore.session
-
-    session = botocore.session.Session(profile=profile)
-    try:
-        scoped = session.get_scoped_config()
-        services = session.full_config.get("services", {}).get(scoped.get("services"), {})
-    except botocore.exceptions.BotoCoreError:
-        return None  # The request will say what is wrong with it.
-    found = services.get("s3", {}).get("endpoint_url") or scoped.get("endpoint_url")
-    return str(found) if found else None
-
-
-def _secrets(arguments: Mapping[str, Any], endpoint: str | None) -> tuple[str, ...]:
-    """Return what nobody may see of options and variables; the settings of a client are none."""
-    settings = {"proxies": arguments["config_kwargs"].get("proxies") or {}}
-    variables = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _SECRET_VARIABLES or name.lower().endswith("_proxy")
-    }
-    return secrets_in(
-        {**arguments, "config_kwargs": settings, "endpoint_url": endpoint or "", **variables}
-    )
 
 
 def _filesystem(arguments: Mapping[str, Any], discretion: Discretion) -> Any:
@@ -270,18 +233,111 @@ def _unfit(arguments: Mapping[str, Any], error: Exception) -> StorageError:
     )
 
 
-async def _fill(stream: Any, target: memoryview) -> None:
-    """Read a body into memory that is there already, so that no second copy of it is."""
-    place = 0
-    while data := await stream.read(2**18):
-        if place + len(data) > len(target):
+async def _watch(fs: Any, wires: Wires, bucket: str) -> None:
+    """Have the heavy requests of s3fs' client for a bucket pass through `_carry`."""
+    client = await fs.get_s3(bucket)
+    if client in wires.watched:
+        return
+    session = getattr(getattr(client, "_endpoint", None), "http_session", None)
+    carry = functools.partial(_carry, wires, session)
+    for name in _HEAVY:
+        client.meta.events.register(f"before-sign.s3.{name}", _checksum_counts)
+        client.meta.events.register(f"before-send.s3.{name}", carry)
+    wires.watched.add(client)
+
+
+async def _carry(wires: Wires, session: Any, request: Any, **_: Any) -> Any:
+    """Have the bytes of a signed request moved by the thread that waits for it."""
+    errand = _errand.get()
+    if errand is None or request.body is not (errand.body or request.body):
+        return None  # Nobody waits, or botocore has wrapped the body up.
+    terms = terms_of(session, request.url)
+    if terms is None:
+        return None
+    from aiobotocore.awsrequest import AioAWSResponse
+
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Reply] = loop.create_future()
+    errand.carried = True
+    errand.ask(functools.partial(_perform, wires, request, errand, terms, loop, answer))
+    try:
+        reply = await answer
+    except asyncio.CancelledError:
+        errand.stop()
+        raise
+    raw = _Received(reply.body)
+    return AioAWSResponse(request.url, reply.status, reply.headers, raw)
+
+
+def _checksum_counts(request: Any, **_: Any) -> None:
+    """Have botocore take our checksum for one of its own, with which TLS needs no SHA-256."""
+    name = "x-amz-checksum-crc32"
+    if name in request.headers:
+        found = {"algorithm": "crc32", "in": "header", "name": name}
+        request.context.setdefault("checksum", {}).setdefault("request_algorithm", found)
+
+
+class _Received:
+    """The body of an answer that has come already, as aiobotocore wants to read it."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def read(self, size: int | None = None) -> bytes:
+        """Return what is left, at most so much."""
+        data = self._data[:size]
+        self._data = self._data[len(data) :]
+        return data
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def _perform(
+    wires: Wires,
+    request: Any,
+    errand: Errand,
+    terms: Terms,
+    loop: asyncio.AbstractEventLoop,
+    answer: asyncio.Future[Reply],
+) -> None:
+    """Carry a request in this thread, and tell the one that made it what came of it."""
+
+    def tell(act: Callable[[Any], None], what: object) -> None:
+        if not answer.done():
+            act(what)
+
+    try:
+        reply = wires.carry(request, errand, terms)
+    except Exception as error:  # It is raised where the request was made.
+        loop.call_soon_threadsafe(tell, answer.set_exception, error)
+    else:
+        loop.call_soon_threadsafe(tell, answer.set_result, reply)
+
+
+async def _taken(answer: dict[str, Any], errand: Errand | None) -> bytes:
+    """Read a body: into memory that is there already, so that no second copy of it is, or whole."""
+    stream = answer["Body"]
+    try:
+        if errand is None:
+            return bytes(await stream.read())
+        if errand.filled:
+            return b""
+        errand.takes(200, {"etag": answer["ETag"]}, answer.get("ContentLength"))
+        for target in errand.targets:
+            await _fill(stream, target)
+        if await stream.read(1):
             raise EOFError("the answer is longer than what was asked for")
+        return b""
+    finally:
+        stream.close()
+
+
+async def _fill(stream: Any, target: memoryview) -> None:
+    place = 0
+    while place < len(target):
+        data = await stream.read(min(2**18, len(target) - place))
+        if not data:
+            raise EOFError("the answer ended early")
         target[place : place + len(data)] = data
         place += len(data)
-    if place < len(target):
-        raise EOFError("the answer ended early")
-
-
-def _public(endpoint: str) -> str:
-    parts = urlsplit(endpoint)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

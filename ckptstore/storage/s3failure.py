@@ -70,6 +70,7 @@ _KINDS = {
     "RequestTimeout": Kind.BUSY,
     "ConditionalRequestConflict": Kind.BUSY,
     "OperationAborted": Kind.BUSY,
+    "BadDigest": Kind.BROKEN,  # The bytes were damaged on their way.
     "InternalError": Kind.BROKEN,
     "500": Kind.BROKEN,
     "502": Kind.BROKEN,

@@ -3,47 +3,106 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import secrets
-from collections.abc import Coroutine, Iterable, Mapping
+import threading
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ckptstore.storage.s3client import Client
+from ckptstore.storage.s3errand import Errand
 from ckptstore.storage.s3failure import Failure, Kind
+from ckptstore.storage.s3parts import copied_part_size
 from ckptstore.storage.s3upload import MARK, mark_of
 
-__all__ = ["copy_in_parts", "fetch"]
+__all__ = ["READS_AT_ONCE", "copy_in_parts", "fetch", "fetch_at_once"]
+
+READS_AT_ONCE = 3
+"""Ranges on their way at the same time."""
+
 
 _T = TypeVar("_T")
-_RANGE = 8 * 2**20
+_RANGE = 16 * 2**20
 _MOST_AT_ONCE = 8
-_MOST_PARTS = 10_000
 _COPIED_PART = 512 * 2**20
 
 
 def fetch(
-    client: Client, target: Mapping[str, Any], tag: str, start: int, into: memoryview
+    client: Client,
+    target: Mapping[str, Any],
+    tag: str,
+    start: int,
+    pieces: Sequence[memoryview],
 ) -> None:
-    """Fill memory with the bytes of an object from ``start`` on, by several requests at once.
+    """Fill pieces of memory with the bytes of an object from ``start`` on, by one request.
 
     Args:
-        client: sends the requests.
+        client: sends the request; the calling thread receives the bytes.
         target: Bucket and Key.
         tag: the ETag that the object must still have.
         start: of the range.
-        into: what to fill.
+        pieces: what to fill, one after the other.
 
     Raises:
         Failure: of kind REFUSED, ABSENT or RANGE where the object has changed.
     """
+    size = sum(piece.nbytes for piece in pieces)
+    if size:
+        _get(client, target, Errand(targets=pieces, tag=tag), start, size)
 
-    async def one(place: int) -> None:
-        part = into[place : place + _RANGE]
-        first = start + place
-        wanted = f"bytes={first}-{first + len(part) - 1}"
-        await client.send("get_object", **target, IfMatch=tag, Range=wanted, into=part)
 
-    client.wait(_together(one(place) for place in range(0, len(into), _RANGE)))
+def fetch_at_once(
+    client: Client, target: Mapping[str, Any], tag: str, start: int, into: memoryview
+) -> None:
+    """Fill memory as `fetch` does, by several requests at once where it is large.
+
+    When this raises, no thread touches the memory any more.
+    """
+    ranges = collections.deque(range(0, len(into), _RANGE))
+    errands: list[Errand] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while ranges and not errors:
+            with contextlib.suppress(IndexError):
+                place = ranges.popleft()
+                piece = into[place : place + _RANGE]
+                errand = Errand(targets=[piece], tag=tag)
+                errands.append(errand)
+                if errors:  # Whoever ends all of them may not have seen this one.
+                    return
+                _get(client, target, errand, start + place, len(piece))
+
+    def helper() -> None:
+        try:
+            work()
+        except BaseException as error:  # The thread that asked raises it.
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=helper, name="ckptstore-range", daemon=True)
+        for _ in range(min(READS_AT_ONCE, len(ranges)) - 1)
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        work()
+    except BaseException as error:
+        errors.append(error)
+        for errand in errands:
+            errand.interrupt()
+        raise
+    finally:
+        for thread in threads:
+            thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _get(client: Client, target: Mapping[str, Any], errand: Errand, start: int, size: int) -> None:
+    wanted = f"bytes={start}-{start + size - 1}"
+    client.move("get_object", errand, **target, IfMatch=errand.tag, Range=wanted)
 
 
 def copy_in_parts(
@@ -77,7 +136,7 @@ async def _copy(
     part_size: int,
 ) -> None:
     size, mark = int(head["ContentLength"]), secrets.token_hex(16)
-    step = max(part_size, -(-size // _MOST_PARTS))
+    step = copied_part_size(size, part_size)
     started = await client.send(
         "create_multipart_upload", **target, Metadata={**head.get("Metadata", {}), MARK: mark}
     )

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import contextlib
-import io
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ckptstore.errors import StorageError
+from ckptstore.storage.base import Held
+from ckptstore.storage.s3checks import Checks
 from ckptstore.storage.s3client import Client
+from ckptstore.storage.s3copies import Copies
+from ckptstore.storage.s3errand import Body, Errand
 from ckptstore.storage.s3failure import Failure, Kind
+from ckptstore.storage.s3parts import MOST_PARTS, Gatherer, Part
+from ckptstore.storage.s3senders import Senders
 
 __all__ = ["MARK", "Upload", "mark_of"]
 
 MARK = "ckptstore-write"
 """The metadata that says which write an object comes from; a lost reply is settled by it."""
 
-_MIB = 2**20
-_SMALLEST_PART = 8 * _MIB
-_LARGEST_GROWN_PART = 64 * _MIB
-_GROWS_AFTER = 1000
-_BUFFERS = 96 * _MIB
-_MOST_AT_ONCE = 8
-_MOST_PARTS = 10_000
 _LONGEST_ABORT = 15  # Seconds; whoever interrupts a program does not wait for a dead server.
 _log = logging.getLogger(__name__)
 
@@ -34,17 +31,18 @@ _log = logging.getLogger(__name__)
 class Upload:
     """Takes the bytes of one object; finish it, or abort it.
 
-    At most 96 MiB wait in memory, several parts are on their way at once, and a file that fits
-    into one part is sent by a single request. All parts have one size, which some servers insist
-    on, unless the size of the file was unknown. An object of more than 900 GB needs larger parts,
-    and memory for one of them.
+    What is lent goes to the server from where it is; what is written waits in at most 96 MiB.
+    Several parts are on their way at once, and a file that fits into one part is sent by a single
+    request. An object of more than 900 GB needs larger parts, and memory for one of them where its
+    bytes are written and not lent.
 
     Args:
         client: sends the requests.
         bucket: of the object.
         key: of the object.
-        expected_size: bytes; 0 where unknown, which is good for 500 GB.
+        expected_size: bytes; 0 where unknown.
         condition: parameters that make the service refuse a key that is taken.
+        inside: what the keys of the location start with.
     """
 
     def __init__(
@@ -55,32 +53,30 @@ class Upload:
         *,
         expected_size: int,
         condition: Mapping[str, Any],
+        inside: str,
     ) -> None:
         self._client = client
         self._target: dict[str, Any] = {"Bucket": bucket, "Key": key}
         self._condition = dict(condition)
         self._mark = secrets.token_hex(16)
-        self._part_size = part_size(expected_size)
-        self._grows = not expected_size
-        self._size = 0
-        self._buffer = io.BytesIO()
-        self._spare: list[io.BytesIO] = []
+        self._checks = Checks(client, bucket)
+        self._copies = Copies(client, bucket, inside)
+        self._gatherer = Gatherer(expected_size)
+        self._senders = Senders(self._send_part, self._gatherer.reuse)
         self._starting: concurrent.futures.Future[dict[str, Any]] | None = None
-        self._under_way: collections.deque[tuple[io.BytesIO, concurrent.futures.Future[Any]]]
-        self._under_way = collections.deque()
-        self._parts: list[dict[str, Any]] = []
 
     def write(self, data: memoryview, /) -> None:
         """Take the next bytes; see `Sink.write`."""
-        view = memoryview(data).cast("B")
-        self._size += len(view)
-        while view:
-            room = self._part_size - self._buffer.tell()
-            if not room:
-                self._send_part()
-                continue
-            self._buffer.write(view[:room])
-            view = view[room:]
+        self._take(self._gatherer.write(memoryview(data).cast("B")))
+
+    def lend(self, data: memoryview, /, held: Held | None = None) -> None:
+        """Take the next bytes, which stay; see `Sink.lend`.
+
+        Args:
+            data: the bytes.
+            held: the key that has the same bytes, and where.
+        """
+        self._take(self._gatherer.lend(memoryview(data).cast("B"), held))
 
     def finish(self) -> None:
         """Make the object exist.
@@ -89,23 +85,23 @@ class Upload:
             Failure: it failed; where ``lost`` is set, the object may come to exist all the same.
         """
         if self._starting is None:
-            self._buffer.truncate()
-            self._complete("put_object", Body=self._buffer, Metadata={MARK: self._mark})
+            self._put(self._gatherer.part.views)
             return
-        if self._buffer.tell():
-            self._send_part()
-        while self._under_way:
-            self._take_answer()
-        parts = [{**part, "PartNumber": number} for number, part in enumerate(self._parts, 1)]
+        if self._gatherer.part.size:
+            self._begin(self._gatherer.next())
+        parts = self._senders.finish()
         self._complete(
-            "complete_multipart_upload", UploadId=self._id, MultipartUpload={"Parts": parts}
+            lambda condition: self._client.run(
+                "complete_multipart_upload",
+                **self._upload,
+                MultipartUpload={"Parts": parts},
+                **condition,
+            )
         )
 
     def abort(self) -> None:
         """Stop what is under way, and have the server forget the parts; raises nothing."""
-        for _, future in self._under_way:
-            future.cancel()
-        self._under_way.clear()
+        self._senders.stop()
         if self._starting is None:
             return
         ending: concurrent.futures.Future[Any] | None = None
@@ -126,65 +122,111 @@ class Upload:
                 failure or "no answer",
             )
 
-    @property
-    def _id(self) -> str:
-        if self._starting is None:
-            work = self._client.send(
-                "create_multipart_upload", **self._target, Metadata={MARK: self._mark}
-            )
-            # This is not cancelled by an interrupt: `abort` needs to know what was begun.
-            self._starting = self._client.start(work)
-        return str(self._starting.result()["UploadId"])
+    # -- parts ------------------------------------------------------------------------------
 
-    def _send_part(self) -> None:
-        buffer, number = self._buffer, len(self._parts) + len(self._under_way) + 1
-        if number > _MOST_PARTS:
+    def _take(self, full: Iterator[Part]) -> None:
+        for part in full:
+            self._begin(part)
+
+    def _begin(self, part: Part) -> None:
+        if part.number > MOST_PARTS:
             raise StorageError(
-                f"{self._target['Key']!r} needs more than {_MOST_PARTS} parts of "
-                f"{self._part_size} bytes; tell its size when it is opened for writing"
+                f"{self._target['Key']!r} needs more than {MOST_PARTS} parts of "
+                f"{self._gatherer.part_size} bytes; tell its size when it is opened for writing"
             )
-        buffer.truncate()
-        work = self._client.send(
-            "upload_part", **self._target, UploadId=self._id, PartNumber=number, Body=buffer
-        )
-        self._under_way.append((buffer, self._client.start(work)))
-        if self._grows and not number % _GROWS_AFTER:
-            self._part_size = min(self._part_size * 2, _LARGEST_GROWN_PART)
-        # One buffer more is being filled.
-        while len(self._under_way) > self._most_at_once():
-            self._take_answer()
-        self._buffer = self._spare.pop() if self._spare else io.BytesIO()
-        self._buffer.seek(0)
+        if self._starting is None:
+            # This is not cancelled by an interrupt: `abort` needs to know what was begun.
+            self._starting = self._client.start(self._create())
+            self._starting.result()  # Here, since an interrupt reaches no other thread.
+        self._senders.put(part)
 
-    def _most_at_once(self) -> int:
-        return max(0, min(_MOST_AT_ONCE, _BUFFERS // self._part_size - 1))
-
-    def _take_answer(self) -> None:
-        buffer, future = self._under_way[0]
+    async def _create(self) -> dict[str, Any]:
+        request = {**self._target, "Metadata": {MARK: self._mark}}
+        announced = self._checks.announced()
         try:
-            answer = future.result()
+            return await self._client.send("create_multipart_upload", **request, **announced)
+        except Failure as failure:
+            if not announced or not self._checks.doubtful(failure):
+                raise
+        answer = await self._client.send("create_multipart_upload", **request)
+        self._checks.refused()
+        return answer
+
+    @property
+    def _upload(self) -> dict[str, Any]:
+        if self._starting is None:
+            raise ValueError("no part was begun")
+        return {**self._target, "UploadId": str(self._starting.result()["UploadId"])}
+
+    def _send_part(self, part: Part, known: Callable[[Errand], Errand]) -> dict[str, Any]:
+        """Send a part from a thread of its own, and return its entry in the list of all."""
+        try:
+            held, upload = part.held, self._upload
+            if held is not None:
+                made = self._copies.part(upload, part.number, held.name, held.start, part.size)
+                if made is not None:
+                    return made
+            answer = self._checked(
+                part.views,
+                lambda check: self._client.move(
+                    "upload_part",
+                    known(Errand(body=Body(part.views))),
+                    **upload,
+                    PartNumber=part.number,
+                    **check,
+                ),
+            )
         except Failure as failure:
             failure.lost = False  # A part that may yet arrive makes no object.
             raise
-        self._under_way.popleft()
-        self._spare.append(buffer)
-        self._parts.append(
-            {
-                name: value
-                for name, value in answer.items()
-                if name == "ETag" or (name.startswith("Checksum") and name != "ChecksumType")
-            }
+        kept = {
+            name: value
+            for name, value in answer.items()
+            if name == "ETag" or (name.startswith("Checksum") and name != "ChecksumType")
+        }
+        return {**kept, "PartNumber": part.number}
+
+    def _put(self, views: list[memoryview]) -> None:
+        # A connection that turns out to be closed may have carried it; only `send`, which knows
+        # of lost answers, repeats it.
+        self._complete(
+            lambda condition: self._checked(
+                views,
+                lambda check: self._client.move(
+                    "put_object",
+                    Errand(body=Body(views), repeats=False),
+                    **self._target,
+                    Metadata={MARK: self._mark},
+                    **check,
+                    **condition,
+                ),
+            )
         )
 
-    def _complete(self, operation: str, **parameters: Any) -> None:
-        request = {**self._target, **parameters}
+    def _checked(
+        self, views: list[memoryview], send: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Send a body with its checksum, or without where the service does not take it."""
+        check = self._checks.of(views)
+        try:
+            return send(check)
+        except Failure as failure:
+            if not check or not self._checks.doubtful(failure):
+                raise
+        answer = send({})
+        self._checks.refused()
+        return answer
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def _complete(self, send: Callable[[dict[str, Any]], object]) -> None:
         try:
             try:
-                self._client.run(operation, **request, **self._condition)
+                send(self._condition)
             except Failure as failure:
                 if failure.kind is not Kind.NO_CONDITIONS or not self._condition:
                     raise
-                self._client.run(operation, **request)
+                send({})
         except Failure as failure:
             self._settle(failure)
 
@@ -194,15 +236,9 @@ class Upload:
         if failure.lost or failure.kind in (Kind.REFUSED, Kind.NO_UPLOAD):
             with contextlib.suppress(Failure):
                 found = self._client.run("head_object", **self._target)
-        if found and mark_of(found) == self._mark and found["ContentLength"] == self._size:
+        if found and mark_of(found) == self._mark and found["ContentLength"] == self._gatherer.size:
             return
         raise failure
-
-
-def part_size(expected_size: int) -> int:
-    """Return the size of parts for a file: 8 MiB, or what leaves a tenth of 10,000 parts free."""
-    least = -(-expected_size * 10 // (9 * _MOST_PARTS))
-    return max(_SMALLEST_PART, -(-least // _MIB) * _MIB)
 
 
 def mark_of(head: Mapping[str, Any]) -> str | None:

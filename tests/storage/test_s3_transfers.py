@@ -51,11 +51,11 @@ class TestUploads:
         assert through.entry("a").size == size
 
     def test_parts_of_a_huge_file_are_few_enough_and_bounded(self):
-        from ckptstore.storage.s3upload import part_size
+        from ckptstore.storage.s3parts import part_size
 
         for expected in (0, 1, 70 * 2**30, 5 * 2**40):
             assert part_size(expected) * 9_000 >= expected
-        assert part_size(70 * 10**9) == PART
+        assert part_size(80 * 2**20) == PART
         assert part_size(800 * 10**9) <= 96 * 2**20
 
     def test_an_exception_leaves_no_parts_on_the_server(self, s3_server):

@@ -1,0 +1,105 @@
+"""One object, opened: for writing it, and for reading ranges of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from ckptstore.errors import CkptstoreError, NotFoundError
+from ckptstore.storage.base import Held, RangeReader, Sink
+from ckptstore.storage.s3client import Client
+from ckptstore.storage.s3failure import Failure, Kind
+from ckptstore.storage.s3transfer import READS_AT_ONCE, fetch, fetch_at_once
+from ckptstore.storage.s3upload import Upload
+
+__all__ = ["S3Reader", "S3Sink"]
+
+Explained = Callable[[], AbstractContextManager[None]]
+
+
+class S3Sink(Sink):
+    """Hands bytes to an upload, and says what went wrong with them.
+
+    Args:
+        upload: takes them.
+        key: of a file of this storage.
+        explained: a block that raises a failure as an error for people.
+    """
+
+    takes_held = True
+
+    def __init__(self, upload: Upload, key: Callable[[str], str], explained: Explained) -> None:
+        self._upload = upload
+        self._key = key
+        self._explained = explained
+
+    def write(self, data: memoryview, /) -> None:
+        """See `Sink.write`; the bytes are copied."""
+        with self._explained():
+            self._upload.write(data)
+
+    def lend(self, data: memoryview, /, held: Held | None = None) -> None:
+        """See `Sink.lend`; the bytes are sent from where they are."""
+        with self._explained():
+            self._upload.lend(data, held and Held(self._key(held.name), held.start))
+
+
+class S3Reader(RangeReader):
+    """Reads the object that was there when it was opened, and no other.
+
+    Args:
+        client: sends the requests.
+        target: Bucket and Key.
+        head: what a HEAD said of it.
+        short: makes the error for a range that ends behind the object's end.
+        said: the object, for people.
+        explained: a block that raises a failure as an error for people.
+    """
+
+    at_once = READS_AT_ONCE
+    read_size = 32 * 2**20
+
+    def __init__(
+        self,
+        client: Client,
+        target: Mapping[str, Any],
+        head: Mapping[str, Any],
+        *,
+        short: Callable[[int], CkptstoreError],
+        said: str,
+        explained: Explained,
+    ) -> None:
+        self.size = int(head["ContentLength"])
+        self._client = client
+        self._target = dict(target)
+        self._tag = str(head["ETag"])
+        self._short = short
+        self._said = said
+        self._explained = explained
+
+    def readinto(self, start: int, target: memoryview) -> None:
+        """See `RangeReader.readinto`; a large range comes by several requests at once."""
+        view = memoryview(target).cast("B")
+        with self._range(start + len(view)):
+            fetch_at_once(self._client, self._target, self._tag, start, view)
+
+    def readinto_parts(self, start: int, targets: Sequence[memoryview]) -> None:
+        """See `RangeReader.readinto_parts`; one request."""
+        with self._range(start + sum(target.nbytes for target in targets)):
+            fetch(self._client, self._target, self._tag, start, targets)
+
+    @contextlib.contextmanager
+    def _range(self, end: int) -> Iterator[None]:
+        if end > self.size:
+            raise self._short(end)
+        with self._explained():
+            try:
+                yield
+            except Failure as failure:
+                if failure.kind not in (Kind.REFUSED, Kind.RANGE):
+                    raise
+                raise NotFoundError(
+                    f"{self._said} was replaced while it was read; open it again"
+                ) from failure
