@@ -36,6 +36,7 @@ __all__ = ["S3Storage"]
 _ARN = re.compile(r"(arn:[^/]*:accesspoint[:/][^/:]+)(?:/(.*))?", re.DOTALL)
 _LARGEST_COPY = 5 * 2**30
 _MOST_SCANS = 100
+_TAIL = 128 * 2**10
 
 
 class S3Storage(KeyedStorage):
@@ -120,15 +121,15 @@ class S3Storage(KeyedStorage):
         return self._get(name, limit)[0]
 
     def open(self, name: str) -> RangeReader:
-        """See `Storage.open`."""
-        head = self._head(self._key(name), name)
-        if head is None:
-            raise self._absent(name)
+        """See `Storage.open`; one request, which brings the object's end along."""
+        size, tag, tail = self._end(name)
         return S3Reader(
             self._client,
             self._target(name),
-            head,
-            short=lambda end: self._short(name, head["ContentLength"], end),
+            size=size,
+            tag=tag,
+            tail=tail,
+            short=lambda end: self._short(name, size, end),
             said=self._said(name),
             explained=lambda: self._explained("read", name),
         )
@@ -294,6 +295,26 @@ class S3Storage(KeyedStorage):
                 return b"", ""
             raise self._error(failure, "read", name) from failure
         return answer["Body"][:limit], answer["ETag"]
+
+    def _end(self, name: str) -> tuple[int, str, bytes]:
+        """Return an object's size, its ETag, and its last bytes: where a zip has its directory."""
+        part = {"Range": f"bytes=-{_TAIL}"}
+        try:
+            answer = self._client.run("get_object", **self._target(name), **part)
+        except Failure as failure:
+            if failure.kind in (Kind.ABSENT, Kind.NO_BUCKET):
+                raise self._absent(name) from failure
+            if failure.kind is not Kind.RANGE:
+                raise self._error(failure, "read", name) from failure
+            answer = {}
+        _, _, size = answer.get("ContentRange", "").rpartition("/")
+        if size.isdecimal():
+            return int(size), str(answer["ETag"]), answer["Body"]
+        # It is empty, or the service knows no such ranges.
+        head = self._head(self._key(name), name)
+        if head is None:
+            raise self._absent(name)
+        return int(head["ContentLength"]), str(head["ETag"]), b""
 
     def _held(self, name: str) -> bytes | None:
         """Return what a lost reply may have left; None where that cannot be told."""

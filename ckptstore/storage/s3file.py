@@ -52,7 +52,9 @@ class S3Reader(RangeReader):
     Args:
         client: sends the requests.
         target: Bucket and Key.
-        head: what a HEAD said of it.
+        size: of the object, in bytes.
+        tag: its ETag.
+        tail: its last bytes, which are not read again.
         short: makes the error for a range that ends behind the object's end.
         said: the object, for people.
         explained: a block that raises a failure as an error for people.
@@ -65,16 +67,19 @@ class S3Reader(RangeReader):
         self,
         client: Client,
         target: Mapping[str, Any],
-        head: Mapping[str, Any],
         *,
+        size: int,
+        tag: str,
+        tail: bytes,
         short: Callable[[int], CkptstoreError],
         said: str,
         explained: Explained,
     ) -> None:
-        self.size = int(head["ContentLength"])
+        self.size = size
         self._client = client
         self._target = dict(target)
-        self._tag = str(head["ETag"])
+        self._tag = tag
+        self._tail = tail
         self._short = short
         self._said = said
         self._explained = explained
@@ -83,12 +88,27 @@ class S3Reader(RangeReader):
         """See `RangeReader.readinto`; a large range comes by several requests at once."""
         view = memoryview(target).cast("B")
         with self._range(start + len(view)):
+            if self._from_tail(start, [view]):
+                return
             fetch_at_once(self._client, self._target, self._tag, start, view)
 
     def readinto_parts(self, start: int, targets: Sequence[memoryview]) -> None:
         """See `RangeReader.readinto_parts`; one request."""
         with self._range(start + sum(target.nbytes for target in targets)):
+            if self._from_tail(start, targets):
+                return
             fetch(self._client, self._target, self._tag, start, targets)
+
+    def _from_tail(self, start: int, targets: Sequence[memoryview]) -> bool:
+        """Fill memory where all of it lies in the tail; return whether it does."""
+        at = start - (self.size - len(self._tail))
+        if at < 0:
+            return False
+        for target in targets:
+            view = memoryview(target).cast("B")
+            view[:] = self._tail[at : at + len(view)]
+            at += len(view)
+        return True
 
     @contextlib.contextmanager
     def _range(self, end: int) -> Iterator[None]:
