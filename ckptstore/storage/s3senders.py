@@ -19,7 +19,7 @@ _MOST_AT_ONCE = 8
 _FAST = 150e6
 """Bytes a second of one connection; where it is slower, more of them carry more."""
 
-_BUFFERS = 96 * 2**20
+_BUFFERS = 64 * 2**20
 _LONGEST_END = 10.0
 
 

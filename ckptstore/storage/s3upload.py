@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 class Upload:
     """Takes the bytes of one object; finish it, or abort it.
 
-    What is lent goes to the server from where it is; what is written waits in at most 96 MiB.
+    What is lent goes to the server from where it is; what is written waits in at most 64 MiB.
     Several parts are on their way at once, and a file that fits into one part is sent by a single
     request. An object of more than 900 GB needs larger parts, and memory for one of them where its
     bytes are written and not lent.
