@@ -246,7 +246,7 @@ class TestErrors:
 
     def test_an_object_that_is_gone_ends_a_read(self, s3_server):
         storage = connect(s3_server.url(), s3_server.storage_options)
-        storage.create("a", b"12345")
+        storage.create("a", bytes(300_000))  # More than comes along as it is opened.
 
         with storage.open("a") as reader:
             storage.delete("a")

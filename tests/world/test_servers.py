@@ -196,7 +196,7 @@ def test_a_page_instead_of_a_listing_is_not_an_empty_location(through, bucket, p
 
 def test_a_slow_server_is_waited_for_as_long_as_it_sends(hurried, bucket, proxy):
     bucket.save(2, 75_000)
-    proxy.harm("GET", "model", "slow", rate=60_000)
+    proxy.harm("GET", "model", "slow", rate=25_000)
     began = time.monotonic()
 
     loaded = hurried.open().load_model()["w"]
