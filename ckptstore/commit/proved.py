@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from ckptstore.commit.pages import populate
 from ckptstore.commit.spans import Span, spans
 from ckptstore.digests import ALGORITHM, Digest, checksum
 from ckptstore.errors import CkptstoreError, UnsupportedError
@@ -161,6 +162,8 @@ class BlockFile(io.RawIOBase):
 
     def _read_span(self, span: Span) -> None:
         targets = span.targets()
+        for memory in targets:
+            populate(memory)
         self._reader.readinto_parts(span.start, targets)
         if self._check is not None:
             number = span.start // self._block_size

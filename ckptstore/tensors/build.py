@@ -10,7 +10,7 @@ import torch
 
 from ckptstore.errors import CorruptionError, UnsupportedError
 from ckptstore.ptfile import Size, StorageStub, TensorStub, Token
-from ckptstore.tensors.memory import memory_of, new_memory
+from ckptstore.tensors.memory import memory_of
 from ckptstore.tensors.records import Records
 
 __all__ = ["buildable", "built", "storages_of"]
@@ -97,7 +97,7 @@ def _read(
             empty = torch.empty(stubs[name].nbytes, dtype=torch.uint8, device="meta")
             storages[name] = empty.untyped_storage()
             continue
-        waiting[name] = new_memory(stubs[name].nbytes)
+        waiting[name] = torch.empty(stubs[name].nbytes, dtype=torch.uint8).untyped_storage()
         # What does not stay here must not all be here at once.
         size += 0 if str(target) == "cpu" else stubs[name].nbytes
         if size > _MOST_PASSING:

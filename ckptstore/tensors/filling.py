@@ -18,7 +18,6 @@ from ckptstore.errors import CkptstoreError
 from ckptstore.ptfile import TensorStub
 from ckptstore.tensors.build import buildable, built
 from ckptstore.tensors.compact import is_plain
-from ckptstore.tensors.loading import check_by_torch
 from ckptstore.tensors.memory import memory_of
 from ckptstore.tensors.records import Records
 
@@ -63,7 +62,6 @@ def fill(
     if any(tuple(stub.shape) != tuple(into[name].shape) for name, stub in stubs.items()):
         return False
     records = Records(file, content.archive, proved=proved)
-    check_by_torch(records, where)
     direct, beside = _parted(stubs, into)
     if atomic:
         records.prove_before({str(stub.record) for stub in stubs.values() if stub.record})

@@ -23,7 +23,7 @@ from ckptstore.tensors.build import buildable, built, storages_of
 from ckptstore.tensors.interrupts import Interrupts
 from ckptstore.tensors.records import Records, TorchFile
 
-__all__ = ["check_by_torch", "load"]
+__all__ = ["load"]
 
 
 def load(
@@ -72,7 +72,7 @@ def load(
     tree = content.root if part is None else part(content.root)
     if buildable(tree) and content.byteorder == sys.byteorder and _has_bytes("cpu"):
         if part is None:
-            check_by_torch(records, where)
+            _check_by_torch(records, where)
         mapped = _mapped(records, tree, prove=prove) if mmap else None
         return built(tree, records, map_location, mapped)
     if mmap:
@@ -104,7 +104,7 @@ def _selection(
     return select
 
 
-def check_by_torch(records: Records, where: str) -> None:
+def _check_by_torch(records: Records, where: str) -> None:
     """Have torch's own weights-only loader go through a file, all but the bytes of its tensors.
 
     So nothing is loaded that plain `torch.load` would refuse.

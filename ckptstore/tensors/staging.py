@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 
-from ckptstore.tensors.memory import new_memory
-
 __all__ = ["Staging"]
 
 
@@ -101,6 +99,4 @@ class Staging:
 
 
 def _memory(size: int, *, pinned: bool) -> torch.UntypedStorage:
-    if pinned:
-        return torch.empty(size, dtype=torch.uint8, pin_memory=True).untyped_storage()
-    return new_memory(size)
+    return torch.empty(size, dtype=torch.uint8, pin_memory=pinned).untyped_storage()
