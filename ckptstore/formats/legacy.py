@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from ckptstore import ptfile
 from ckptstore.errors import CkptstoreError, CorruptionError, NotFoundError, UnsafeError
@@ -192,9 +193,16 @@ class _LegacyReader(Reader):
             )
 
 
+_KNOWN_FILES: WeakKeyDictionary[Files, dict[str, ptfile.PtFile]] = WeakKeyDictionary()
+
+
 def _read(files: Files, name: str) -> ptfile.PtFile:
-    with files.open(name) as file:
-        return ptfile.read(file, f"{name} in {files.location}")
+    """Return what a file holds; to find out whether it is of this format is to read it."""
+    known = _KNOWN_FILES.setdefault(files, {})
+    if name not in known:
+        with files.open(name) as file:
+            known[name] = ptfile.read(file, f"{name} in {files.location}")
+    return known[name]
 
 
 def _weights(state: Any) -> dict[str, Any]:

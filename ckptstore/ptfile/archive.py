@@ -149,7 +149,10 @@ class Spans:
             return self.head[start : start + length]
         if start >= self.tail_start:
             return self.tail[start - self.tail_start :][:length]
-        return read_at(self._file, start, length, self._where)
+        begin = self.head[start:] if start < len(self.head) else b""
+        end = self.tail[: max(0, start + length - self.tail_start)]
+        missing = length - len(begin) - len(end)
+        return begin + read_at(self._file, start + len(begin), missing, self._where) + end
 
 
 def read_at(file: BinaryIO | Spans, start: int, length: int, where: str) -> bytes:
