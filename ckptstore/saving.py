@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ckptstore import ptfile
-from ckptstore.commit.files import CommittedFiles
 from ckptstore.commit.layout import MOST_STEPS
 from ckptstore.commit.save import Save
 from ckptstore.errors import UnsupportedError
-from ckptstore.formats.base import Contents, Format
+from ckptstore.formats.base import Contents, Files, Format
 from ckptstore.manifest import TensorInfo
 from ckptstore.tokenizers.base import Tokenizer
 
@@ -113,8 +112,8 @@ def _named(name: object) -> str:
     return name
 
 
-def index(files: CommittedFiles, name: str) -> Mapping[str, TensorInfo] | None:
-    """Read what was just written back, and return its tensors; None for what is no .pt.
+def index(files: Files, name: str) -> Mapping[str, TensorInfo] | None:
+    """Look through what was just written, and return its tensors; None for what is no .pt.
 
     So nothing is committed that safe loading would refuse.
 

@@ -18,8 +18,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from ckptstore.commit.files import CommittedFiles
-from ckptstore.commit.incoming import Incoming, Known
+from ckptstore.commit.ends import NotKeptError
+from ckptstore.commit.files import CommittedFiles, PassedFiles
+from ckptstore.commit.incoming import Incoming
 from ckptstore.commit.intact import (
     Age,
     check_files,
@@ -29,6 +30,7 @@ from ckptstore.commit.intact import (
     torn_manifest,
 )
 from ckptstore.commit.layout import Committed, read_manifest
+from ckptstore.commit.takeover import known, sound
 from ckptstore.errors import (
     CkptstoreError,
     ConflictError,
@@ -39,7 +41,7 @@ from ckptstore.errors import (
     UnsafeError,
     UnsupportedError,
 )
-from ckptstore.formats.base import NewFiles
+from ckptstore.formats.base import Files, NewFiles
 from ckptstore.manifest import MANIFEST, FileEntry, Manifest, TensorInfo, TextEntry, plain_name
 from ckptstore.storage.base import (
     AlreadyThereError,
@@ -53,7 +55,7 @@ __all__ = ["Attempt", "Index"]
 log = logging.getLogger(__name__)
 
 # Reads the tensor index of a file that was just written, and refuses what is not safe to load.
-Index = Callable[[CommittedFiles, str], Mapping[str, TensorInfo] | None]
+Index = Callable[[Files, str], Mapping[str, TensorInfo] | None]
 
 _RESERVED = (MANIFEST,)
 
@@ -143,7 +145,8 @@ class Attempt(NewFiles):
             incoming = Incoming(
                 lambda: stack.enter_context(writer),
                 expected_size,
-                self._known(name),
+                # The plain name of a step is never made by a copy; see `reuse`.
+                known(self._storage, self._base, name, whole=not self._plain),
                 resident=self._resident,
             )
             yield incoming
@@ -155,30 +158,26 @@ class Attempt(NewFiles):
         self._digesting[name] = incoming
         self._add(files={name: FileEntry(path=path, digest=incoming.chunked())})
         try:
-            tensors = self._index(CommittedFiles(self._storage, self.state, edits={}), name)
+            tensors = self._indexed(name, incoming)
         except (NotFoundError, SupersededError) as error:
             check_files(self._storage, self.state)
             raise removed(self._storage, self._manifest, path) from error
         self._add(files={name: replace(self.state.manifest.files[name], tensors=tensors)})
 
-    def _known(self, name: str) -> Known | None:
-        """Return the forerunner's file of this name, where it can be of use."""
-        base = self._base
-        if base is None or name not in base.manifest.files or self._storage.taking_over == "never":
-            return None
-        entry = base.manifest.files[name]
-        # The plain name of a step is never made by a copy; see `reuse`.
-        return Known(base.path(entry.path), entry.digest, whole=not self._plain)
+    def _indexed(self, name: str, incoming: Incoming) -> Mapping[str, TensorInfo] | None:
+        """Return the index of a file just written, from its ends where they hold all of it."""
+        files = CommittedFiles(self._storage, self.state, edits={})
+        try:
+            return self._index(PassedFiles(files, incoming.ends), name)
+        except NotKeptError:
+            return self._index(files, name)
 
     def _took_over(self, name: str) -> bool:
         """Let the forerunner's file stand for one that holds the same; return whether it can."""
         if self._base is None:
             return False
         try:
-            if self._storage.taking_over == "proof":
-                CommittedFiles(self._storage, self._base, edits={}).prove(name)
-            entry = self._base.manifest.files[name]
-            self.reuse(name, self._base.path(entry.path), entry)
+            self.reuse(name, *sound(self._storage, self._base, name))
         except (CorruptionError, NotFoundError, SupersededError, ConflictError) as error:
             log.info("%s of %s is stored anew: %s", name, self._storage.location, error)
             return False

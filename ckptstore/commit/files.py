@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO, cast
 
+from ckptstore.commit.ends import Ends
 from ckptstore.commit.layout import Committed, newest_generation, read_manifest
 from ckptstore.commit.proved import BlockFile, open_plain, open_proved
 from ckptstore.errors import CkptstoreError, CorruptionError, NotFoundError, SupersededError
@@ -13,7 +14,7 @@ from ckptstore.formats.base import Files
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage.base import Listing, RangeReader, Storage
 
-__all__ = ["CommittedFiles", "PlainFiles", "digest_of", "read_text"]
+__all__ = ["CommittedFiles", "PassedFiles", "PlainFiles", "digest_of", "read_text"]
 
 _MOST_TEXT = 64 * 2**20
 _PIECE = 8 * 2**20
@@ -247,6 +248,24 @@ class CommittedFiles(Files):
             f"{name} is listed in {MANIFEST} of {self.location}, and is not there; "
             "copy it from where this checkpoint came from"
         )
+
+
+class PassedFiles(CommittedFiles):
+    """The files of a write under way, one of which has just passed through this process.
+
+    Args:
+        files: of the write.
+        ends: the first and the last of what passed.
+    """
+
+    def __init__(self, files: CommittedFiles, ends: Ends) -> None:
+        super().__init__(files.storage, files.state, edits={})
+        self._ends = ends
+
+    def open(self, name: str) -> BinaryIO:
+        """Open what is at hand of the file; reads of anything else raise `NotKeptError`."""
+        self._ends.seek(0)
+        return cast(BinaryIO, self._ends)
 
 
 def _shown_over(location: str, state: Committed) -> SupersededError:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from ckptstore.commit.ends import Ends
 from ckptstore.digests import ALGORITHM, Chunks, Digest, chunk_size_for
 from ckptstore.storage.base import Held, Sink
 
@@ -48,6 +49,9 @@ class Incoming(Sink):
         known: the file whose bytes may be the same.
         resident: whether what is lent is in memory anyhow, as a model's tensors are; otherwise
             little of it is kept.
+
+    Attributes:
+        ends: the first and the last of what came, as a file.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Incoming(Sink):
         self._kept: list[tuple[memoryview, Held | None]] = []
         self._chunk: list[memoryview] = []
         self._sink: Sink | None = None
+        self.ends = Ends()
         if not self._same:
             self._open()
 
@@ -75,6 +80,7 @@ class Incoming(Sink):
         if len(view) <= _COPIED:
             return self.lend(memoryview(bytes(view)))
         self._let_go()
+        self.ends.take(view, stays=False)
         self._chunks.update(view)
         self._sha256.update(view)
         if self._sink is not None:
@@ -86,6 +92,8 @@ class Incoming(Sink):
         """Take the next bytes, which stay as they are until the write is committed."""
         rest = memoryview(data).cast("B")
         size = len(rest)
+        if size:
+            self.ends.take(rest, stays=True)
         while rest and self._known is not None:
             part = rest[: self._chunks.room]
             self._chunk.append(part)
