@@ -144,11 +144,13 @@ PLANTS = (
         (
             Change(
                 "ckptstore/commit/layout.py",
-                '    folders = storage.list("").folders\n    single =',
+                '    folders = (storage.list("") if listing is None else listing).folders\n'
+                "    single =",
                 '    shown = read_manifest(storage, "")\n'
                 "    if shown is not None:\n"
                 '        return Committed("", shown)\n'
-                '    folders = storage.list("").folders\n    single =',
+                '    folders = (storage.list("") if listing is None else listing).folders\n'
+                "    single =",
             ),
         ),
     ),

@@ -333,6 +333,10 @@ class Attempt(NewFiles):
         """Take a commit back whose files went in its last moment, however long that was.
 
         Or whose manifest the storage did not take whole: nobody could open the location.
+
+        Args:
+            data: the manifest's text.
+            undo: takes back the manifest that has a text; returns False where it is there no more.
         """
         try:
             there = self._storage.list(self.state.folder).files
@@ -344,7 +348,8 @@ class Attempt(NewFiles):
                 raise short(self._storage, MANIFEST, len(torn), len(data))
             check_files(self._storage, self.state, there)
         except CkptstoreError:
-            undo(data if torn is None else torn)
+            if undo(data if torn is None else torn) is False:
+                return  # Another has replaced it since, and with it went its files.
             self.abandon()
             raise
 

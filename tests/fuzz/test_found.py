@@ -102,7 +102,7 @@ def test_tensors_of_a_device_that_is_not_here_need_a_map_location():
 def test_a_record_that_is_called_a_folder_is_damage():
     # torch skips it, and its tensor is whatever was in that memory before.
     buffer = io.BytesIO()
-    torch.save({"w": torch.ones(4)}, buffer)
+    torch.save({"w": torch.ones(4), "read by torch": torch.eye(2).to_sparse()}, buffer)
     members = members_of(buffer.getvalue())
     lied = [
         replace(m, lies={"c.outer": 0x10} if m.name.endswith(b"data/0") else {}) for m in members
@@ -114,7 +114,7 @@ def test_a_record_that_is_called_a_folder_is_damage():
 
 def test_a_record_that_torch_passes_over_is_never_handed_out(monkeypatch):
     buffer = io.BytesIO()
-    torch.save({"w": torch.ones(4)}, buffer)
+    torch.save({"w": torch.ones(4), "read by torch": torch.eye(2).to_sparse()}, buffer)
     members = members_of(buffer.getvalue())
     lied = [
         replace(m, lies={"c.outer": 0x10} if m.name.endswith(b"data/0") else {}) for m in members

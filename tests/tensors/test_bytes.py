@@ -79,7 +79,7 @@ class WithoutLarge(Sink):
         self.kept, self.left_out = bytearray(), 0
 
     def write(self, data: memoryview, /) -> int:
-        if len(data) < 2**20:
+        if len(data) < 2**19:
             self.kept += data
         else:
             self.left_out += len(data)
@@ -90,8 +90,8 @@ class WithoutLarge(Sink):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [2**32 - 1, 2**32 + 2**21])
-def test_records_around_4_gib_are_written_as_torch_writes_them(size):
+def test_records_around_4_gib_are_written_as_torch_writes_them():
+    size = 2**32 - 1  # The first that 32 bits do not tell from "look elsewhere".
     state = {"a": torch.zeros(3), "large": torch.zeros(size, dtype=torch.uint8), "b": torch.ones(7)}
     mine, theirs = WithoutLarge(), WithoutLarge()
 
