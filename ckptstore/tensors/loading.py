@@ -52,7 +52,8 @@ def load(
             is checked against its CRC-32.
         mmap: let the tensors look into the file, mapped as memory; what is written to them stays
             there.
-        prove: with ``mmap``, whether the tensors' bytes are proved; what is unpickled always is.
+        prove: with ``mmap``, whether the tensors' bytes are proved, and torch's own loader asked;
+            what the file's pickle says is looked through in any case.
         where: what to call the file in errors.
 
     Returns:
@@ -71,7 +72,7 @@ def load(
     records = Records(file, content.archive, proved=proved)
     tree = content.root if part is None else part(content.root)
     if buildable(tree) and content.byteorder == sys.byteorder and _has_bytes("cpu"):
-        if part is None:
+        if part is None and prove:
             _check_by_torch(records, where)
         mapped = _mapped(records, tree, prove=prove) if mmap else None
         return built(tree, records, map_location, mapped)
