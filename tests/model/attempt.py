@@ -105,7 +105,8 @@ def replace(setting: Setting, manifest: Manifest | None, old: Manifest) -> Progr
         if (yield from _whole(setting, manifest)):
             return True
         ended = yield from _removed(setting, manifest)
-        yield Op("swap", name, old, manifest.wid)
+        if (yield Op("swap", name, old, manifest.wid)) is False:
+            return True  # Another has replaced or removed it since, and with it went its files.
         yield from abandon(setting, manifest)
         yield Op("end", ended, alone=True)
         return False
