@@ -61,9 +61,11 @@ class Records:
             return
         found = [self.archive.records[name] for name in targets]
         headers = {record.name: memoryview(bytearray(record.header_size)) for record in found}
-        for record in found:
+        for record in list(found):
             if record.expected_start < record.header + record.header_size:
-                self.start(record)  # It says what is wrong.
+                # Directory and local header disagree about what follows the bytes.
+                self.read_into(record.name, targets[record.name])
+                found.remove(record)
         scattered(
             [(record.header, headers[record.name]) for record in found]
             + [(record.expected_start, targets[record.name]) for record in found]

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ckptstore import ptfile, tensors
+from ckptstore.commit.proved import open_plain
 from ckptstore.errors import (
     CorruptionError,
     NotFoundError,
@@ -18,7 +19,7 @@ from ckptstore.errors import (
     UnsafeError,
     UnsupportedError,
 )
-from ckptstore.storage.base import Sink
+from ckptstore.storage.base import RangeReader, Sink
 
 HOW = ["whole", "named", "part"]
 
@@ -269,3 +270,28 @@ def test_a_tensor_over_2_gib_round_trips(tmp_path):
             assert [int(x[i]) for i in (0, 1, 2**31 - 1, 2**31 + 3, -1)] == [1, 0, 2, 3, 4]
     finally:
         os.unlink(path)
+
+
+def test_flags_that_differ_in_directory_and_header_are_no_mistake_of_ours(state):
+    buffer, plain = io.BytesIO(), io.BytesIO()
+    torch.save(state, buffer)
+    with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(plain, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    data = bytearray(plain.getvalue())
+    entry = data.index(b"PK\1\2", data.index(b"PK\1\2") + 1)
+    while b"data/0" not in data[entry + 46 : entry + 66]:
+        entry = data.index(b"PK\1\2", entry + 1)
+    data[entry + 8] |= 8  # "sizes follow the data", which the local header denies
+
+    loaded = tensors.load(open_plain(Held(bytes(data))), part=lambda root: root, where="x.pt")
+
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
+
+
+class Held(RangeReader):
+    def __init__(self, data):
+        self.data, self.size = data, len(data)
+
+    def readinto(self, start, target):
+        target[:] = self.data[start : start + len(target)]
