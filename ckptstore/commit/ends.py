@@ -6,8 +6,9 @@ have just been in this process: to read them back would cost several requests, a
 
 from __future__ import annotations
 
-import io
 from collections import deque
+
+from ckptstore.commit.seekable import Seekable
 
 __all__ = ["Ends", "NotKeptError"]
 
@@ -18,7 +19,7 @@ class NotKeptError(Exception):
     """What is read did not lie at an end; it has to be read from the storage."""
 
 
-class Ends(io.RawIOBase):
+class Ends(Seekable):
     """A file object over the first and the last MiB of what passed.
 
     Views of memory that stays are kept as they are, so that nothing is copied.
@@ -26,10 +27,15 @@ class Ends(io.RawIOBase):
 
     def __init__(self) -> None:
         super().__init__()
-        self._size = self._at = 0
+        self._size = 0
         self._first: list[memoryview] = []
         self._last: deque[memoryview] = deque()
         self._kept = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that passed."""
+        return self._size
 
     def take(self, data: memoryview, *, stays: bool) -> None:
         """Note the next bytes."""
@@ -42,23 +48,6 @@ class Ends(io.RawIOBase):
         while self._kept - len(self._last[0]) >= _KEPT:
             self._kept -= len(self._last.popleft())
         self._size += len(data)
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position of the next read."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move to a position and return it."""
-        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence] + offset
-        return self._at
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return up to ``size`` bytes, or all that are left.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from ckptstore.commit.pages import populate
+from ckptstore.commit.seekable import Seekable
 from ckptstore.commit.spans import Span, spans
 from ckptstore.digests import ALGORITHM, Digest, checksum
 from ckptstore.errors import CkptstoreError, UnsupportedError
@@ -29,7 +29,7 @@ Fault = Callable[[str], CkptstoreError]
 Check = Callable[[int, Sequence[memoryview]], None]  # of a block's number, and its bytes in order
 
 
-class BlockFile(io.RawIOBase):
+class BlockFile(Seekable):
     """A file of a storage, read in blocks; each block passes a check before it is seen.
 
     Whole blocks land straight in the caller's memory; parts of blocks come from the last few
@@ -47,33 +47,12 @@ class BlockFile(io.RawIOBase):
         self._reader = reader
         self._block_size = block_size
         self._check = check
-        self._at = 0
         self._kept: OrderedDict[int, bytes] = OrderedDict()
 
     @property
     def size(self) -> int:
         """Bytes in the file."""
         return self._reader.size
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position of the next read."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move to a position and return it."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        if start + offset < 0:
-            raise ValueError(f"cannot seek to {start + offset}")
-        self._at = start + offset
-        return self._at
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
         """Fill the buffer as far as the file goes, and return how many bytes that is."""
