@@ -29,7 +29,7 @@ demo: .venv/demo
 	@$(BIN)/python examples/demo.py
 
 test: .venv/test
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 tests
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal tests
 
 lint: .venv/lint
 	$(BIN)/ruff check .

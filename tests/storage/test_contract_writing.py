@@ -304,7 +304,7 @@ class TestCopyingAndDeleting:
 
     def test_folders_may_go_while_others_write_into_them(self, storage):
         def churn(number):
-            for turn in range(20):
+            for turn in range(8):
                 storage.create(f"shared/folder/{number}-{turn}", b"1")
                 storage.delete(f"shared/folder/{number}-{turn}")
 
