@@ -75,7 +75,10 @@ def load(
         if part is None and prove:
             _check_by_torch(records, where)
         mapped = _mapped(records, tree, prove=prove) if mmap else None
-        return built(tree, records, map_location, mapped)
+        found = built(tree, records, map_location, mapped)
+        if part is None and prove:
+            records.prove(_bytes_of(content))
+        return found
     if mmap:
         raise UnsupportedError(
             f"{where} holds tensors that cannot be mapped (sparse, quantized, of the other byte "
@@ -127,15 +130,20 @@ def _whole(records: Records, content: PtFile, map_location: Any, where: str) -> 
     with guard:
         loaded = _by_torch(file, map_location, where)
     # Whatever order torch reads in, no record leaves here unchecked, and no memory unwritten.
-    names = {stub.record for stub in _all_stubs(content) if stub.record is not None}
-    unread = file.unread(sorted(names)) if _has_bytes(map_location) else []
+    named = {stub.record for stub in _all_stubs(content) if stub.record is not None}
+    unread = file.unread(sorted(named)) if _has_bytes(map_location) else []
     if unread:
         raise CorruptionError(
             f"{where} is damaged: torch takes its record {unread[0]!r} for read without having "
             "read it; restore it from a good copy"
         )
-    records.prove(names)
+    records.prove(_bytes_of(content))
     return loaded
+
+
+def _bytes_of(content: PtFile) -> list[str]:
+    """Return the records of all storages, of those too that no tensor of the result looks into."""
+    return [name for name in content.records if name.startswith("data/")]
 
 
 def _by_torch(file: TorchFile, map_location: Any, where: str) -> Any:

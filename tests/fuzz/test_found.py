@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import struct
 from dataclasses import replace
 
 import pytest
@@ -182,3 +183,20 @@ def test_an_error_fits_on_a_screen_whatever_it_quotes():
     assert str(name.value).endswith("which is not a plain file name; not followed")
     assert len(str(value.value)) == 4000
     assert str(value.value).endswith("restore the checkpoint from a good copy")
+
+
+def test_a_record_that_no_tensor_of_the_result_needs_is_checked_all_the_same():
+    file = io.BytesIO()
+    torch.save({"a": torch.ones(4)}, file)
+    members = members_of(file.getvalue())
+    emptied = [
+        replace(one, data=pickle.dumps({}, 2)) if one.name.endswith(b"data.pkl") else one
+        for one in members
+    ]
+    whole, ones = put_together(emptied), struct.pack("<4f", 1, 1, 1, 1)
+    damaged = whole.replace(ones, bytes(16))
+
+    assert damaged != whole
+    assert tensors.load(io.BytesIO(whole), where="x.pt") == {}
+    with pytest.raises(CorruptionError, match="data/0"):
+        tensors.load(io.BytesIO(damaged), where="x.pt")
