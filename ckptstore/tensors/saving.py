@@ -24,7 +24,8 @@ _MOST_DEPTH = 100
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
 _LEAVES = (type(None), bool, int, float, complex, str, bytes, bytearray)
 _TORCH_LEAVES = (torch.dtype, torch.device, torch.Size, torch.layout, torch.qscheme)
-_SAFE = frozenset((*_TENSORS, *_LEAVES, *_TORCH_LEAVES, set))
+_FLAT = frozenset((*_TENSORS, *_LEAVES, *_TORCH_LEAVES))
+_SAFE = frozenset((*_FLAT, set))
 _CONTAINERS = frozenset((dict, OrderedDict, Counter, list, tuple))
 _BEFORE_ALL = -101  # torch's own begin at 10; two of one priority cannot be sorted.
 _MOST_BITS = 2000  # torch's safe loader reads whole numbers of up to 255 bytes.
@@ -136,11 +137,13 @@ def _walk(obj: Any, what: str) -> Iterator[tuple[tuple[Any, ...], Any]]:
             raise UnsupportedError(
                 f"{what} is nested deeper than {_MOST_DEPTH}, or holds itself; save it flat"
             )
-        if isinstance(value, Mapping):
+        if type(value) in _FLAT:
+            continue
+        if isinstance(value, (list, tuple, set)):
+            waiting += [((*path, index), item) for index, item in enumerate(value)]
+        elif isinstance(value, Mapping):
             waiting += [((*path, key), key) for key in value if type(key) not in _LEAVES]
             waiting += [((*path, key), item) for key, item in value.items()]
-        elif isinstance(value, (list, tuple, set)):
-            waiting += [((*path, index), item) for index, item in enumerate(value)]
 
 
 def _canonical(value: Any, replaced: Mapping[int, torch.Tensor], memo: dict[int, Any]) -> Any:
