@@ -70,8 +70,10 @@ class BundleFormat(Format):
             tensors.check(state, what)
         for file, text in texts.items():
             files.write_text(file, text)
-        for file, state, what in parts:
-            with files.create(file, expected_size=tensors.size_of(state)) as sink:
+        sizes = {file: tensors.size_of(state) for file, state, _ in parts}
+        # What takes longest to be digested begins first, and the others go on beside it.
+        for file, state, what in sorted(parts, key=lambda part: -sizes[part[0]]):
+            with files.create(file, expected_size=sizes[file]) as sink:
                 tensors.save(state, sink, what=what)
 
 
