@@ -206,6 +206,7 @@ ROWS = (
             ),
         ),
         place=files_to_load,
+        written=1.0,
     ),
     Row(
         "load-into",
