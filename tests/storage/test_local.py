@@ -196,6 +196,32 @@ for number in range(50):
         assert storage.location == "dante"
 
 
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="Linux only")
+class TestReading:
+    @pytest.mark.parametrize("number", [errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL])
+    def test_what_is_not_in_the_page_cache_is_waited_for(self, storage, monkeypatch, number):
+        preadv, asked = os.preadv, []
+
+        def half_cached(descriptor, parts, start, flags=0):
+            asked.append((start, flags))
+            if not flags:
+                return preadv(descriptor, parts, start)
+            if start >= 4:
+                raise OSError(number, os.strerror(number))
+            return preadv(descriptor, [parts[0][:4]], start)
+
+        storage.create("a", b"0123456789")
+        monkeypatch.setattr(os, "preadv", half_cached)
+        first, last = bytearray(6), bytearray(4)
+        with storage.open("a") as reader:
+            reader.readinto_parts(0, [memoryview(first), memoryview(last)])
+            reader.readinto(0, memoryview(bytearray(4)))
+
+        assert (first, last) == (b"012345", b"6789")
+        wait = os.RWF_NOWAIT
+        assert asked == [(0, wait), (4, wait), (4, 0), (0, 0)]
+
+
 class TestErrors:
     def test_a_location_below_a_file_is_refused(self, tmp_path):
         (tmp_path / "file").write_bytes(b"")
