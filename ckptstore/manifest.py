@@ -7,6 +7,7 @@ size and digests, and the index of its tensors. `docs/format.md` describes each 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -174,6 +175,10 @@ class Manifest:
             UnsafeError: a name in it leads outside its folder.
             UnsupportedError: a newer ckptstore wrote it.
         """
+        return _parsed(text, where)
+
+    @classmethod
+    def _from_json(cls, text: str | bytes, where: str) -> Manifest:
         raw = parse_json(text, where)
         _check_own(raw, where)
         version = raw.get("ckptstore")
@@ -204,6 +209,12 @@ class Manifest:
                 f"{where} is damaged: {type(error).__name__} {error}; "
                 "restore the checkpoint from a good copy"
             ) from error
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(text: str | bytes, where: str) -> Manifest:
+    """Return what a text says; a save looks at the same few several times."""
+    return Manifest._from_json(text, where)
 
 
 def plain_name(name: object, where: str) -> str:

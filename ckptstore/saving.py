@@ -67,6 +67,7 @@ def save_of(
     metrics: Mapping[str, float] | None = None,
     durable: bool = True,
     small_view: bool = False,
+    parallel: bool = True,
 ) -> Save:
     """Return the save that writes these contents."""
     return Save(
@@ -78,6 +79,7 @@ def save_of(
         fingerprint=fingerprint,
         durable=durable,
         small_view=small_view,
+        parallel=parallel,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -67,7 +68,7 @@ class Store:
         self._durable = durable
         self._small_view = small_view
         self._storage = storage.connect(location, storage_options)
-        self._background = Background(self._commit)
+        self._background = Background(functools.partial(self._commit, beside=True))
         self._last: Committed | None = None
         self.location = self._storage.location
 
@@ -285,7 +286,11 @@ class Store:
         fingerprint: str | None,
         metrics: Mapping[str, float],
         overwrite: bool,
+        *,
+        beside: bool = False,
     ) -> Checkpoint:
+        from ckptstore import tensors
+
         if fingerprint is None and contents.tokenizer_state is not None:
             fingerprint = self._fingerprint_of(contents.tokenizer_state)
         what = save_of(
@@ -295,6 +300,7 @@ class Store:
             metrics=metrics,
             durable=self._durable,
             small_view=self._small_view,
+            parallel=not beside or tensors.cores_to_spare() > 1,
         )
         if self.keep is None:
             return open_state(self._storage, save_generation(self._storage, what))

@@ -11,10 +11,11 @@ from benchmarks.speed.rows import Job, LeftOut, Row, Timed, Variant, Wanted
 __all__ = ["ROWS"]
 
 _SECONDS, _SHORT = 8.0, 0.3
+_LAYERS, _HEAD, _TOKENS, _LETTERS = 8, 64, 128, 65
 
 
 class _Loop:
-    """A real loop: forward, backward and AdamW of a model that is all large layers.
+    """The steps of `gpt train`: forward, backward and AdamW of a GPT.
 
     The state, model and optimizer, has about the size of the job. A step takes so long that
     the clock sees it, and so short that many fit into a save.
@@ -23,27 +24,37 @@ class _Loop:
     def __init__(self, job: Job) -> None:
         import torch
 
+        from gpt.config import GPTConfig
+        from gpt.model import GPT
+
         cores = os.cpu_count() or 1
         if cores < 2:
             raise LeftOut("there is one core")
         torch.set_num_threads(cores - 1)
         torch.manual_seed(1)
-        # Of eight layers a third of the job's bytes, as AdamW has twice the model's.
-        width = max(32, int((job.nbytes / 3 / 4 / 8) ** 0.5) // 8 * 8)
-        layers = [
-            layer for _ in range(8) for layer in (torch.nn.Linear(width, width), torch.nn.ReLU())
-        ]
-        self.model = torch.nn.Sequential(*layers)
-        self.optimizer = torch.optim.AdamW(self.model.parameters())
+        # A layer has 12 times the square of its width; AdamW has twice the model's bytes.
+        width = max(_HEAD, int((job.nbytes / 3 / 4 / 12 / _LAYERS) ** 0.5) // _HEAD * _HEAD)
+        config = GPTConfig(
+            vocab_size=_LETTERS,
+            block_size=_TOKENS,
+            n_embd=width,
+            n_head=width // _HEAD,
+            n_layer=_LAYERS,
+            dropout=0.0,
+            device="cpu",
+        )
+        self.model = GPT(config)
+        self.optimizer = self.model.configure_optimizer()
         self.seconds = _SHORT if job.small else _SECONDS
-        self._data = torch.randn(256, width)
+        tokens = torch.randint(_LETTERS, (1, _TOKENS + 1))
+        self._data, self._targets = tokens[:, :-1], tokens[:, 1:]
         for _ in range(2):
             self.step()
 
     def step(self) -> float:
         """Do a step, and return how long it took."""
         start = time.perf_counter()
-        loss = (self.model(self._data) - self._data).square().mean()
+        _, loss = self.model(self._data, self._targets)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -98,7 +109,7 @@ def _save(store: Any, loop: _Loop, step: int) -> Any:
 ROWS = (
     Row(
         "training",
-        "a training step, while saves go on all the time",
+        "a training step of gpt, while saves go on all the time",
         (
             Variant("no saves", _alone),
             Variant("during save_async", _saving, ours=True, wanted=(Wanted("speed", 0.97),)),

@@ -71,6 +71,7 @@ class Attempt(NewFiles):
         durable: whether a loss of power must not matter once `commit` has returned.
         base: the forerunner, whose bytes need not be stored again.
         resident: whether what is lent to it is in memory anyhow.
+        parallel: whether threads of its own may compute digests.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Attempt(NewFiles):
         durable: bool = True,
         base: Committed | None = None,
         resident: bool = True,
+        parallel: bool = True,
     ) -> None:
         self._storage = storage
         self._manifest = manifest
@@ -91,6 +93,7 @@ class Attempt(NewFiles):
         self._age = Age(storage.location)
         self._base = base
         self._resident = resident
+        self._parallel = parallel
         self._written: list[str] = []
         self._digesting: dict[str, Incoming] = {}
         self._probe: tuple[str, bytes] | None = None
@@ -148,6 +151,7 @@ class Attempt(NewFiles):
                 # The plain name of a step is never made by a copy; see `reuse`.
                 known(self._storage, self._base, name, whole=not self._plain),
                 resident=self._resident,
+                parallel=self._parallel,
             )
             yield incoming
             if incoming.unchanged and self._took_over(name):

@@ -1,7 +1,8 @@
 """A file that comes in: digested as it passes, and stored unless its bytes are there already.
 
 Rule 1: each byte is touched once, by the caller's thread for its chunk's checksum, by a second
-thread for the SHA-256, by the storage for its way. Rule 2: as long as every chunk is the one that
+thread for the SHA-256 (or by the same one, where it must not take two cores), by the storage for
+its way. Rule 2: as long as every chunk is the one that
 the forerunner's file has at its place, nothing is stored: what is lent stays as it is, so it can
 still be stored once a chunk differs. Rule 3: where what is lent costs memory that the lender would
 not need otherwise, little of it is kept.
@@ -49,6 +50,7 @@ class Incoming(Sink):
         known: the file whose bytes may be the same.
         resident: whether what is lent is in memory anyhow, as a model's tensors are; otherwise
             little of it is kept.
+        parallel: whether a thread of its own may compute the SHA-256.
 
     Attributes:
         ends: the first and the last of what came, as a file.
@@ -61,10 +63,11 @@ class Incoming(Sink):
         known: Known | None = None,
         *,
         resident: bool = True,
+        parallel: bool = True,
     ) -> None:
         self._start = start
         self._chunks = Chunks(chunk_size_for(expected_size))
-        self._sha256 = _Sha256(most=None if resident else _MOST_KEPT)
+        self._sha256 = _Sha256(most=None if resident else _MOST_KEPT, parallel=parallel)
         self._known = known if known is not None and self._comparable(known.digest) else None
         self._same = self._known is not None and self._known.whole and resident
         self._kept: list[tuple[memoryview, Held | None]] = []
@@ -174,10 +177,12 @@ class _Sha256:
 
     Args:
         most: bytes that may wait for it; as many as there are by default.
+        parallel: whether there is such a thread.
     """
 
-    def __init__(self, most: int | None) -> None:
+    def __init__(self, most: int | None, *, parallel: bool) -> None:
         self._most = most
+        self._parallel = parallel
         self._sent = 0
         self._hash = hashlib.sha256()
         self._waiting: list[memoryview] = []
@@ -209,6 +214,9 @@ class _Sha256:
 
     def _send(self) -> None:
         batch, self._waiting, self._bytes = self._waiting, [], 0
+        if not self._parallel:
+            self._take(batch)
+            return
         try:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, "ckptstore-sha256")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from ckptstore.errors import ConflictError, CorruptionError, NotFoundError
+from ckptstore.errors import ConflictError, CorruptionError, NotFoundError, UnsafeError
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage.base import Listing, Storage
 from ckptstore.texts import parse_json
@@ -83,9 +83,12 @@ def read_manifest(storage: Storage, folder: str) -> Manifest | None:
         return None
     if len(data) > _MOST_MANIFEST:
         raise CorruptionError(f"{where} is larger than {_MOST_MANIFEST} bytes; not read")
-    if not folder and not {"ckptstore", "write_id"} & parse_json(data, where).keys():
-        return None  # Among a person's own files, another program's manifest.json.
-    manifest = Manifest.from_json(data, where)
+    try:
+        manifest = Manifest.from_json(data, where)
+    except (CorruptionError, UnsafeError):
+        if not folder and not {"ckptstore", "write_id"} & parse_json(data, where).keys():
+            return None  # Among a person's own files, another program's manifest.json.
+        raise
     if manifest.generation is not None:
         expected = generation_folder(manifest.generation)
     else:

@@ -45,6 +45,7 @@ class Save:
         durable: whether it must survive a loss of power.
         small_view: whether the view holds JSON and manifest only.
         resident: whether what `write` lends is in memory anyhow, as a model's tensors are.
+        parallel: whether threads of its own may compute digests.
         anew: write a step also where the same content is committed, because its bytes are damaged.
     """
 
@@ -57,6 +58,7 @@ class Save:
     durable: bool = True
     small_view: bool = False
     resident: bool = True
+    parallel: bool = True
     anew: bool = False
 
     def manifest(self, generation: int | None, base: Manifest | None = None) -> Manifest:
@@ -82,6 +84,7 @@ class Save:
             durable=self.durable,
             base=base,
             resident=self.resident,
+            parallel=self.parallel,
         )
 
 

@@ -2,7 +2,8 @@
 
 The bytes are those of `torch.save`, but for the record ``.data/serialization_id``, whose number
 torch makes of a hash that differs between standard libraries; so equal records give equal files.
-CRC-32 and sizes follow each record's data, as in torch's own files: nothing is sought or buffered.
+CRC-32 and sizes follow each record's data, as in torch's own files: nothing is sought. What is
+small travels together with what stands beside it, since each piece costs a dozen calls.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ __all__ = ["Taker", "Writer"]
 _FOLDER = b"archive/"
 _ALIGNMENT = 64
 _FULL = 0xFFFFFFFF
+_SMALL = 16 * 2**10
+_TOGETHER = 64 * 2**10
 _SIZES_FOLLOW, _UTF8 = 0x0008, 0x0800
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -49,6 +52,7 @@ class Writer:
     def __init__(self, sink: Taker) -> None:
         self._sink = sink
         self._at = 0
+        self._together = bytearray()
         self._directory = bytearray()
         self._count = 0
         self._id = hashlib.sha256()
@@ -71,7 +75,11 @@ class Writer:
         for piece in pieces:
             crc = crc32(piece, crc)
             left -= len(piece)
-            give(piece)
+            if len(piece) <= _SMALL:
+                self._gather(piece)
+            else:
+                self._send()
+                give(piece)
         if left:
             raise ValueError(f"the record {name!r} has {size - left} bytes, not {size}")
         self._at += size
@@ -95,10 +103,21 @@ class Writer:
         short = min(count, 0xFFFF)
         end = _END.pack(b"PK\5\6", 0, 0, short, short, min(size, _FULL), min(start, _FULL), 0)
         self._own(bytes(self._directory) + end64 + locator + end)
+        self._send()
 
     def _own(self, data: bytes) -> None:
-        self._sink.lend(memoryview(data))
+        self._gather(data)
         self._at += len(data)
+
+    def _gather(self, data: bytes | memoryview) -> None:
+        self._together += data
+        if len(self._together) >= _TOGETHER:
+            self._send()
+
+    def _send(self) -> None:
+        if self._together:
+            self._sink.lend(memoryview(self._together))
+            self._together = bytearray()
 
 
 def _local_header(member: bytes, header: int, size: int) -> bytes:

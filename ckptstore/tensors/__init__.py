@@ -21,10 +21,12 @@ from ckptstore.tensors.modules import (
 )
 from ckptstore.tensors.optimizers import check_optimizer
 from ckptstore.tensors.saving import check, save, size_of
+from ckptstore.tensors.staging import cores_to_spare
 
 __all__ = [
     "check",
     "check_optimizer",
+    "cores_to_spare",
     "fill",
     "fillable",
     "fits",

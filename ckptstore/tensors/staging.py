@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-__all__ = ["Staging"]
+__all__ = ["Staging", "cores_to_spare"]
 
 
 class Staging:
@@ -100,3 +101,8 @@ class Staging:
 
 def _memory(size: int, *, pinned: bool) -> torch.UntypedStorage:
     return torch.empty(size, dtype=torch.uint8, pin_memory=pinned).untyped_storage()
+
+
+def cores_to_spare() -> int:
+    """Return how many cores torch leaves to a save that goes on beside it."""
+    return (os.cpu_count() or 1) - torch.get_num_threads()

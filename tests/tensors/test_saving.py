@@ -96,7 +96,7 @@ def test_one_memory_under_two_dtypes_is_refused(saved):
     "error", [OSError(28, "no space left on device"), KeyboardInterrupt(), RuntimeError("mine")]
 )
 def test_the_sinks_first_error_is_the_one_raised(at, error):
-    state = {"a": torch.ones(10), "b": torch.ones(20)}
+    state = {str(n): torch.ones(5_000) for n in range(13)}
 
     with pytest.raises(type(error)) as caught:
         tensors.save(state, Broken(at, error))
