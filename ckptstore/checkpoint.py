@@ -120,7 +120,11 @@ class Checkpoint:
             name: FileInfo(len(entry.text.encode()), entry.sha256, name in present)
             for name, entry in manifest.texts.items()
         }
-        for name, file in manifest.files.items():
+        # The model first, whatever was written first.
+        for name in dict.fromkeys([*self._reader.files(), *manifest.files]):
+            if name not in manifest.files:
+                continue
+            file = manifest.files[name]
             found[name] = FileInfo(file.digest.size, file.digest.sha256, name in present)
         return found
 
