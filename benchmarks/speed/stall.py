@@ -112,6 +112,6 @@ ROWS = (
             ),
             Variant("DCP async_save, process, the second", _dcp(process=True), quick=False),
         ),
-        weight=1.2,
+        weight=2.4,
     ),
 )

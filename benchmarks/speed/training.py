@@ -116,6 +116,6 @@ ROWS = (
         ),
         mib=768,
         state=False,
-        weight=0.8,
+        weight=1.2,
     ),
 )

@@ -47,7 +47,7 @@ class BlockFile(Seekable):
         self._reader = reader
         self._block_size = block_size
         self._check = check
-        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._kept: OrderedDict[int, memoryview] = OrderedDict()
 
     @property
     def size(self) -> int:
@@ -158,7 +158,7 @@ class BlockFile(Seekable):
             self._reader.readinto(self._at, part)
             self._check_blocks(index, part)
         else:
-            block = memoryview(self._block(index))[within:]
+            block = self._block(index)[within:]
             part = target[: len(block)]
             part[:] = block[: len(part)]
         self._at += len(part)
@@ -170,15 +170,15 @@ class BlockFile(Seekable):
             return wanted
         return wanted - wanted % self._block_size
 
-    def _block(self, index: int) -> bytes:
+    def _block(self, index: int) -> memoryview:
         if index in self._kept:
             self._kept.move_to_end(index)
             return self._kept[index]
         start = index * self._block_size
-        block = bytearray(min(self._block_size, self.size - start))
-        self._reader.readinto(start, memoryview(block))
-        self._check_blocks(index, memoryview(block))
-        self._kept[index] = bytes(block)
+        block = memoryview(bytearray(min(self._block_size, self.size - start)))
+        self._reader.readinto(start, block)
+        self._check_blocks(index, block)
+        self._kept[index] = block
         while len(self._kept) > _KEPT_BLOCKS:
             self._kept.popitem(last=False)
         return self._kept[index]
