@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ckptstore.cli.modules import rows
 from ckptstore.cli.screen import clean, columns, plural, size, table, value_text, when, width
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def lines(checkpoint: Checkpoint, with_tensors: bool) -> Iterator[str]:
     yield from _section("training state", _mapping(checkpoint.training_state, False))
     if checkpoint.metrics:
         yield from _section("metrics", _mapping(checkpoint.metrics, False))
+    if tensors and not with_tensors:
+        yield from _section("modules", table(rows(tensors), right=frozenset({1, 2})))
     yield from _section("tensors", _tensors(tensors, with_tensors))
     yield from _section("files", _files(checkpoint))
 
@@ -143,19 +146,19 @@ def _tensors(tensors: Mapping[str, TensorInfo], each: bool) -> list[str]:
     total = "  " + ", ".join(part for part in parts if part)
     if not each:
         return [total]
-    rows = [
+    listed = [
         (clean(name), clean(info.dtype), _shape(info.shape), size(info.nbytes))
         for name, info in tensors.items()
     ]
-    return [*table(rows, right=frozenset({3})), total]
+    return [*table(listed, right=frozenset({3})), total]
 
 
 def _files(checkpoint: Checkpoint) -> list[str]:
-    rows = [
+    listed = [
         (clean(name), size(info.size), _notes(name, info.present, checkpoint.edited))
         for name, info in checkpoint.files().items()
     ]
-    return table(rows, right=frozenset({1}), style={2: _alert})
+    return table(listed, right=frozenset({1}), style={2: _alert})
 
 
 def _notes(name: str, present: bool, edited: tuple[str, ...]) -> str:

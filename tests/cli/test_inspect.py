@@ -112,6 +112,7 @@ def test_a_person_sees_every_section(run: Run, dante: Path) -> None:
         "tokenizer",
         "training state",
         "metrics",
+        "modules",
         "tensors",
         "files",
     ]
