@@ -140,7 +140,8 @@ def _walk(obj: Any, what: str) -> Iterator[tuple[tuple[Any, ...], Any]]:
         if type(value) in _FLAT:
             continue
         if isinstance(value, (list, tuple, set)):
-            waiting += [((*path, index), item) for index, item in enumerate(value)]
+            if value:
+                waiting += [((*path, index), item) for index, item in enumerate(value)]
         elif isinstance(value, Mapping):
             waiting += [((*path, key), key) for key in value if type(key) not in _LEAVES]
             waiting += [((*path, key), item) for key, item in value.items()]
