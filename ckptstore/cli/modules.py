@@ -96,7 +96,7 @@ def rows(tensors: Mapping[str, TensorInfo]) -> list[tuple[str, str, str, str, st
 
 def _lines(module: Module, most: int, depth: int = 0) -> Iterator[_Line]:
     for name, info in module.tensors.items() if depth == 0 else ():
-        yield _Line(name, depth, Module({name: info}))
+        yield _Line(clean(name), depth, Module({name: info}))
     for names, one in _alike(module):
         yield _Line(_called(names), depth, one, len(names))
         if depth + 1 < most:

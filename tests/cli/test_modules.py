@@ -63,6 +63,9 @@ def test_names_without_an_end_make_no_tree_without_an_end():
 
 
 def test_what_a_terminal_would_obey_is_escaped():
-    (row,) = rows({"a\x1b[2J.weight": TensorInfo("float32", (1,), 4)})
+    info = TensorInfo("float32", (1,), 4)
 
-    assert row[0] == "a\\x1b[2J"
+    found = rows({"a\x1b[2J.weight": info, "b\x1b[2J": info, "c.d\x1b[2J": info})
+
+    assert [row[0] for row in found] == ["b\\x1b[2J", "a\\x1b[2J", "c"]
+    assert all(cell.isprintable() for row in found for cell in row)
