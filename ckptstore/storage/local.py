@@ -293,7 +293,8 @@ class _FileReader(RangeReader):
         self.size = os.fstat(descriptor).st_size
         self._path = path
         self._lock = threading.Lock()
-        self._cached = hasattr(os, "RWF_NOWAIT")
+        self._asks = hasattr(os, "RWF_NOWAIT")
+        self._turn: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
 
     def readinto(self, start: int, target: memoryview) -> None:
         self.readinto_parts(start, (target,))
@@ -337,12 +338,15 @@ class _FileReader(RangeReader):
 
         The system reads ahead of one place in a file, which it loses to several threads.
         """
-        if self._cached:
+        if self._asks:
             try:
                 return os.preadv(self._descriptor, parts, start, os.RWF_NOWAIT)
+            except BlockingIOError:
+                self._turn = self._lock
             except OSError:  # Not all file systems can say so.
-                self._cached = False
-        with self._lock:
+                pass
+            self._asks = False
+        with self._turn:
             return os.preadv(self._descriptor, parts, start)
 
     def close(self) -> None:
