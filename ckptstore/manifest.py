@@ -35,6 +35,7 @@ VERSION = 1
 _LARGEST_CHUNK = 2**30  # A chunk that is read in part is proved whole, so it has to fit in memory.
 _LARGEST_NUMBER = 2**67  # The bytes of the largest tensor that torch could number the elements of.
 _MOST_DIMENSIONS = 64
+_MOST_REMEMBERED = 2**20  # Characters or bytes of a text that is kept parsed.
 _HEX = re.compile(r"[0-9a-f]+")
 _OWN = "sha256"
 
@@ -175,6 +176,8 @@ class Manifest:
             UnsafeError: a name in it leads outside its folder.
             UnsupportedError: a newer ckptstore wrote it.
         """
+        if len(text) > _MOST_REMEMBERED:
+            return cls._from_json(text, where)
         return _parsed(text, where)
 
     @classmethod
