@@ -121,11 +121,10 @@ class Checkpoint:
             for name, entry in manifest.texts.items()
         }
         # The model first, whatever was written first.
-        for name in dict.fromkeys([*self._reader.files(), *manifest.files]):
-            if name not in manifest.files:
-                continue
-            file = manifest.files[name]
-            found[name] = FileInfo(file.digest.size, file.digest.sha256, name in present)
+        for name in (*self._reader.files(), *manifest.files):
+            file = manifest.files.get(name)
+            if file is not None:
+                found[name] = FileInfo(file.digest.size, file.digest.sha256, name in present)
         return found
 
     @property

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ckptstore.cli.modules import rows
-from ckptstore.cli.screen import clean, columns, plural, size, table, value_text, when, width
+from ckptstore.cli.screen import (
+    clean,
+    columns,
+    plural,
+    shape_text,
+    size,
+    table,
+    value_text,
+    when,
+    width,
+)
 
 if TYPE_CHECKING:
     from ckptstore.checkpoint import Checkpoint
@@ -147,7 +157,7 @@ def _tensors(tensors: Mapping[str, TensorInfo], each: bool) -> list[str]:
     if not each:
         return [total]
     listed = [
-        (clean(name), clean(info.dtype), _shape(info.shape), size(info.nbytes))
+        (clean(name), clean(info.dtype), shape_text(info.shape), size(info.nbytes))
         for name, info in tensors.items()
     ]
     return [*table(listed, right=frozenset({3})), total]
@@ -165,10 +175,6 @@ def _notes(name: str, present: bool, edited: tuple[str, ...]) -> str:
     if not present:
         return "absent"
     return "edited by hand" if name in edited else ""
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) if shape else "scalar"
 
 
 def _short(text: str, room: int) -> str:

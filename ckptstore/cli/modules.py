@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from ckptstore.cli.screen import clean, size
+from ckptstore.cli.screen import clean, shape_text, size
 
 if TYPE_CHECKING:
     from ckptstore.manifest import TensorInfo
@@ -133,7 +133,7 @@ def _row(line: _Line) -> tuple[str, str, str, str, str]:
 
 def _shapes(module: Module) -> str:
     shown = [
-        f"{clean(name)} {' x '.join(map(str, info.shape)) or 'scalar'}"
+        f"{clean(name)} {shape_text(info.shape)}"
         for name, info in list(module.tensors.items())[:_MOST_SHAPES]
     ]
     more = len(module.tensors) - len(shown)

@@ -18,6 +18,7 @@ __all__ = [
     "columns",
     "plural",
     "print_json",
+    "shape_text",
     "size",
     "table",
     "value_text",
@@ -52,6 +53,11 @@ def size(n: int) -> str:
     while value >= 999.5 and (following := next(units, None)):
         value, unit = value / 1000, following
     return f"{value:.3g} {unit}" if value < 999.5 else f"{value:,.0f} {unit}"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Return a tensor's shape: ``8192 x 1024``."""
+    return " x ".join(map(str, shape)) if shape else "scalar"
 
 
 def plural(n: int, noun: str) -> str:
