@@ -7,7 +7,8 @@ import pickle
 import sys
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import IO, Any, cast
 
 import torch
@@ -127,24 +128,38 @@ def size_of(obj: Any) -> int:
     return total + sum(sizes.values())
 
 
-def _walk(obj: Any, what: str) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Go through every value and key, with the keys that lead there."""
-    waiting: list[tuple[tuple[Any, ...], Any]] = [((), obj)]
-    while waiting:
-        path, value = waiting.pop()
+def _walk(obj: Any, what: str) -> Iterator[tuple[Sequence[Any], Any]]:
+    """Go through every value and key, with the keys that lead there; they change as it goes on."""
+    path: list[Any] = []
+    yield path, obj
+    inside = [_inside(obj)]
+    while inside:
+        found = next(inside[-1], None)
+        if found is None:
+            inside.pop()
+            del path[-1:]
+            continue
+        key, value = found
+        path.append(key)
         yield path, value
         if len(path) > _MOST_DEPTH:
             raise UnsupportedError(
                 f"{what} is nested deeper than {_MOST_DEPTH}, or holds itself; save it flat"
             )
         if type(value) in _FLAT:
-            continue
-        if isinstance(value, (list, tuple, set)):
-            if value:
-                waiting += [((*path, index), item) for index, item in enumerate(value)]
-        elif isinstance(value, Mapping):
-            waiting += [((*path, key), key) for key in value if type(key) not in _LEAVES]
-            waiting += [((*path, key), item) for key, item in value.items()]
+            path.pop()
+        else:
+            inside.append(_inside(value))
+
+
+def _inside(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Return what a container holds, each value and each key that is no leaf with its key."""
+    if isinstance(value, (list, tuple, set)):
+        return enumerate(value)
+    if isinstance(value, Mapping):
+        keys = ((key, key) for key in value if type(key) not in _LEAVES)
+        return chain(keys, value.items())
+    return iter(())
 
 
 def _canonical(value: Any, replaced: Mapping[int, torch.Tensor], memo: dict[int, Any]) -> Any:
@@ -175,7 +190,7 @@ def _canonical(value: Any, replaced: Mapping[int, torch.Tensor], memo: dict[int,
     return result
 
 
-def _at(path: tuple[Any, ...]) -> str:
+def _at(path: Sequence[Any]) -> str:
     return f" at {'.'.join(map(str, path))!r}" if path else ""
 
 
