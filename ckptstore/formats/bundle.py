@@ -66,15 +66,13 @@ class BundleFormat(Format):
         from ckptstore import tensors
 
         # All is checked before the first byte is written.
-        for _, state, what in parts:
-            tensors.check(state, what)
+        ready = [(file, tensors.checked(state, what)) for file, state, what in parts]
         for file, text in texts.items():
             files.write_text(file, text)
-        sizes = {file: tensors.size_of(state) for file, state, _ in parts}
         # What takes longest to be digested begins first, and the others go on beside it.
-        for file, state, what in sorted(parts, key=lambda part: -sizes[part[0]]):
-            with files.create(file, expected_size=sizes[file]) as sink:
-                tensors.save(state, sink, what=what)
+        for file, part in sorted(ready, key=lambda item: -item[1].size):
+            with files.create(file, expected_size=part.size) as sink:
+                part.save(sink)
 
 
 class _BundleReader(Reader):

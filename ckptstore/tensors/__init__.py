@@ -20,12 +20,13 @@ from ckptstore.tensors.modules import (
     state_of,
 )
 from ckptstore.tensors.optimizers import check_optimizer
-from ckptstore.tensors.saving import check, save, size_of
+from ckptstore.tensors.saving import Checked, checked, save
 from ckptstore.tensors.staging import cores_to_spare
 
 __all__ = [
-    "check",
+    "Checked",
     "check_optimizer",
+    "checked",
     "cores_to_spare",
     "fill",
     "fillable",
@@ -36,7 +37,6 @@ __all__ = [
     "restore_model",
     "restore_optimizer",
     "save",
-    "size_of",
     "state_dict_of",
     "state_of",
 ]

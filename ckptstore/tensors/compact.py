@@ -8,9 +8,8 @@ tensors which share memory still share it after the load.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -35,10 +34,14 @@ class _View:
         return (tensor.dtype, self.start, tensor.shape, tensor.stride())
 
 
-def compacted(obj: Any) -> dict[int, torch.Tensor]:
-    """Return what to save in the place of tensors that are views of more; by ``id`` of each."""
+def compacted(tensors: Iterable[torch.Tensor]) -> dict[int, torch.Tensor]:
+    """Return what to save in the place of tensors that are views of more; by ``id`` of each.
+
+    Args:
+        tensors: all of an object's, each once.
+    """
     storages: dict[tuple[torch.device, int], list[_View]] = {}
-    for tensor in _tensors(obj, {}).values():
+    for tensor in tensors:
         view = _view_of(tensor)
         if view is not None:
             key = (tensor.device, tensor.untyped_storage().data_ptr())
@@ -51,18 +54,6 @@ def compacted(obj: Any) -> dict[int, torch.Tensor]:
             for group in groups:
                 replaced |= _own_storage(group)
     return replaced
-
-
-def _tensors(value: Any, seen: dict[int, Any]) -> dict[int, torch.Tensor]:
-    found: dict[int, torch.Tensor] = {}
-    if isinstance(value, torch.Tensor):
-        found[id(value)] = value
-    elif isinstance(value, (Mapping, list, tuple)) and id(value) not in seen:
-        seen[id(value)] = value
-        items: Iterable[Any] = value.values() if isinstance(value, Mapping) else value
-        for item in items:
-            found |= _tensors(item, seen)
-    return found
 
 
 def is_plain(tensor: torch.Tensor) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import pickle
 import sys
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
+from pickle import PicklingError
 from typing import IO, Any, cast
 
 import torch
@@ -19,7 +20,7 @@ from ckptstore.tensors.compact import compacted, is_plain
 from ckptstore.tensors.interrupts import Interrupts
 from ckptstore.tensors.writing import write_plain
 
-__all__ = ["check", "save", "size_of"]
+__all__ = ["Checked", "checked", "save"]
 
 _MOST_DEPTH = 100
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
@@ -33,11 +34,7 @@ _MOST_BITS = 2000  # torch's safe loader reads whole numbers of up to 255 bytes.
 
 
 def save(obj: Any, sink: Sink, *, what: str = "the state") -> None:
-    """Write an object as `torch.save` does, in one pass and without a second copy (G6).
-
-    Guarantee: equal objects give equal bytes; a view is written without the rest of its storage;
-    tied tensors stay tied; plain ``torch.load(..., weights_only=True)`` reads the result, on a
-    machine without the device that the tensors were on, too (G1, G5).
+    """Write an object as `torch.save` does; see `checked` and `Checked.save`.
 
     Args:
         obj: tensors, numbers, text and containers of these.
@@ -48,30 +45,51 @@ def save(obj: Any, sink: Sink, *, what: str = "the state") -> None:
         UnsafeError: a value in it could only be read back by running code; nothing was written.
         UnsupportedError: torch cannot save it.
     """
-    check(obj, what)
-    tree = _canonical(obj, compacted(obj), {})
-    write = write_plain if _is_plain(tree) else _write_by_torch
-    file, interrupts = _SinkFile(sink), Interrupts()
-    try:
-        write(tree, file)
-    except (RuntimeError, TypeError, ValueError, AttributeError, pickle.PicklingError) as error:
-        if file.failure is None:
-            interrupt = interrupts.behind(error)
-            if interrupt is not None:
-                raise interrupt from None
-            raise UnsupportedError(
-                f"torch cannot save {what}: {str(error).splitlines()[0]}"
-            ) from error
-    if file.failure is not None:
-        # torch turns it into a RuntimeError that no longer says what the storage said.
-        raise file.failure
+    checked(obj, what).save(sink)
 
 
-def _is_plain(tree: Any) -> bool:
-    """Whether all of an object can be written from its tensors' own memory."""
-    return all(
-        is_plain(value) for _, value in _walk(tree, "the state") if isinstance(value, torch.Tensor)
-    )
+@dataclass(frozen=True)
+class Checked:
+    """An object that can be read back safely, looked through once.
+
+    Attributes:
+        size: about how many bytes it will take: each storage once, and some for the rest.
+    """
+
+    size: int
+    _obj: Any
+    _what: str
+    _tensors: Mapping[int, torch.Tensor]
+
+    def save(self, sink: Sink) -> None:
+        """Write the object as `torch.save` does, in one pass and without a second copy (G6).
+
+        Guarantee: equal objects give equal bytes; a view is written without the rest of its
+        storage; tied tensors stay tied; plain ``torch.load(..., weights_only=True)`` reads the
+        result, on a machine without the device that the tensors were on, too (G1, G5).
+
+        Args:
+            sink: takes the bytes in order; the first exception that it raises is raised here.
+
+        Raises:
+            UnsupportedError: torch cannot save it.
+        """
+        tree = _canonical(self._obj, compacted(self._tensors.values()), {})
+        write = write_plain if all(map(is_plain, self._tensors.values())) else _write_by_torch
+        file, interrupts = _SinkFile(sink), Interrupts()
+        try:
+            write(tree, file)
+        except (RuntimeError, TypeError, ValueError, AttributeError, PicklingError) as error:
+            if file.failure is None:
+                interrupt = interrupts.behind(error)
+                if interrupt is not None:
+                    raise interrupt from None
+                raise UnsupportedError(
+                    f"torch cannot save {self._what}: {str(error).splitlines()[0]}"
+                ) from error
+        if file.failure is not None:
+            # torch turns it into a RuntimeError that no longer says what the storage said.
+            raise file.failure
 
 
 def _write_by_torch(tree: Any, file: _SinkFile) -> None:
@@ -87,7 +105,7 @@ def _write_by_torch(tree: Any, file: _SinkFile) -> None:
         torch.serialization.set_crc32_options(checksums)
 
 
-def check(obj: Any, what: str = "the state") -> None:
+def checked(obj: Any, what: str = "the state") -> Checked:
     """Refuse what torch's safe loader would refuse to read back, before anything is written.
 
     Args:
@@ -98,34 +116,39 @@ def check(obj: Any, what: str = "the state") -> None:
         UnsafeError: a value is not one of tensors, numbers, text and containers of these.
         UnsupportedError: it is nested deeper than 100, or holds itself.
     """
+    tensors: dict[int, torch.Tensor] = {}
+    count = 0
     for path, value in _walk(obj, what):
+        count += 1
         kind = type(value)
-        if kind not in _SAFE and kind not in _CONTAINERS:
+        if kind in _CONTAINERS:
+            continue
+        if kind not in _SAFE:
             raise UnsafeError(
                 f"{what} holds a {kind.__module__}.{kind.__qualname__}{_at(path)}, which cannot be "
                 f"read back without running code; {_advice(value)}"
             )
-        if (kind is int and value.bit_length() > _MOST_BITS) or (kind is bytes and not value):
+        if kind in _TENSORS:
+            tensors[id(value)] = value
+        elif (kind is int and value.bit_length() > _MOST_BITS) or (kind is bytes and not value):
             raise UnsafeError(
                 f"{what} holds {'no bytes' if kind is bytes else 'an absurdly large number'}"
                 f"{_at(path)}, which torch's safe loader refuses; save it as text"
             )
+    size = 4096 + 128 * count + 512 * len(tensors) + _bytes_of(tensors.values())
+    return Checked(size, obj, what, tensors)
 
 
-def size_of(obj: Any) -> int:
-    """Return about how many bytes `save` will write: each storage once, and some for the rest."""
+def _bytes_of(tensors: Iterable[torch.Tensor]) -> int:
+    """Return how many bytes of storages the tensors look at, each byte about once."""
     sizes: dict[int, int] = {}
-    total = 4096
-    for _, value in _walk(obj, "the state"):
-        total += 128
-        if isinstance(value, torch.Tensor):
-            total += 512
-            if value.layout is torch.strided and value.device.type != "meta":
-                storage = value.untyped_storage()
-                used = value.numel() * value.element_size()
-                address = storage.data_ptr()
-                sizes[address] = min(sizes.get(address, 0) + used, storage.nbytes())
-    return total + sum(sizes.values())
+    for tensor in tensors:
+        if tensor.layout is torch.strided and tensor.device.type != "meta":
+            storage = tensor.untyped_storage()
+            used = tensor.numel() * tensor.element_size()
+            address = storage.data_ptr()
+            sizes[address] = min(sizes.get(address, 0) + used, storage.nbytes())
+    return sum(sizes.values())
 
 
 def _walk(obj: Any, what: str) -> Iterator[tuple[Sequence[Any], Any]]:

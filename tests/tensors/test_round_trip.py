@@ -143,7 +143,7 @@ def test_views_that_cover_their_storage_are_not_copied(saved):
     flat = torch.randn(1000)
     state = {"a": flat[:400], "b": flat[400:]}
 
-    assert tensors.saving.compacted(state) == {}
+    assert tensors.saving.compacted(state.values()) == {}
     assert torch.equal(plainly(saved(state))["b"], flat[400:])
 
 
@@ -260,7 +260,7 @@ def test_any_unzip_finds_the_archive_whole(saved, tmp_path):
 def test_the_expected_size_is_about_the_size(saved):
     table = torch.randn(300, 300)
     for state in ({"x": table, "tied": table}, {"x": table[3]}, {"n": list(range(100))}):
-        assert len(saved(state)) <= tensors.size_of(state) <= len(saved(state)) + 20_000
+        assert len(saved(state)) <= tensors.checked(state).size <= len(saved(state)) + 20_000
 
 
 # -- anything ------------------------------------------------------------------------------
