@@ -11,24 +11,17 @@ from ckptstore import plugins, storage
 from ckptstore.background import Background
 from ckptstore.checkpoint import Checkpoint
 from ckptstore.commit.layout import (
-    Committed,
     generations,
     newest,
     newest_generation,
     no_such_step,
-    read_manifest,
     step_folder,
     steps,
 )
-from ckptstore.commit.remove import (
-    remove_everything,
-    remove_single,
-    remove_state,
-    remove_step,
-)
+from ckptstore.commit.remove import remove_everything, remove_single, remove_step
 from ckptstore.commit.repair import adopt_view, repair
-from ckptstore.commit.save import save_generation, save_step
-from ckptstore.errors import CkptstoreError, UnsupportedError
+from ckptstore.committer import Committer
+from ckptstore.errors import UnsupportedError
 from ckptstore.formats.base import Contents
 from ckptstore.keep import Keep
 from ckptstore.opening import Location, open_place, open_state
@@ -68,8 +61,8 @@ class Store:
         self._durable = durable
         self._small_view = small_view
         self._storage = storage.connect(location, storage_options)
+        self._committer = Committer(self._storage, keep)
         self._background = Background(functools.partial(self._commit, beside=True))
-        self._last: Committed | None = None
         self.location = self._storage.location
 
     def __enter__(self) -> Store:
@@ -302,15 +295,7 @@ class Store:
             small_view=self._small_view,
             parallel=not beside or tensors.cores_to_spare() > 1,
         )
-        if self.keep is None:
-            return open_state(self._storage, save_generation(self._storage, what))
-        state = save_step(self._storage, what, overwrite=overwrite, base=self._last)
-        self._last = state
-        try:
-            self._retain(self.keep, state)
-        except CkptstoreError as error:
-            log.warning("step %s is committed, older ones were not removed: %s", what.step, error)
-        return open_state(self._storage, state)
+        return open_state(self._storage, self._committer.commit(what, overwrite))
 
     def _fingerprint_of(self, state: Mapping[str, Any]) -> str | None:
         """Return the fingerprint of a tokenizer's state; without its kind, what was saved of it."""
@@ -320,23 +305,6 @@ class Store:
         if last is None or text is None or parse_json(text.text, text.path) != dict(state):
             return known
         return last.manifest.fingerprint
-
-    def _retain(self, keep: Keep, saved: Committed) -> None:
-        if keep.everything:
-            return
-        states = []
-        for step in self.steps():
-            try:
-                manifest = read_manifest(self._storage, step_folder(step))
-            except CkptstoreError as error:
-                log.warning("step %s stays, for it cannot be read: %s", step, error)
-                continue
-            if manifest is not None:
-                states.append(Committed(step_folder(step), manifest))
-        stay = keep.kept([state.manifest for state in states])
-        for state in states:
-            if state.manifest.step not in stay and state.folder != saved.folder:
-                remove_state(self._storage, state, durable=self._durable)
 
 
 def save(

@@ -20,7 +20,7 @@ def save_step(
     same: bool = False,
     plain: str = "cm",
 ) -> Program:
-    """Save a step, and remove what is not kept: `save.save_step` and `Store._retain`.
+    """Save a step, and remove what is not kept: `save.save_step` and `Committer.commit`.
 
     Args:
         wid: the write's id.
@@ -70,7 +70,7 @@ def _remove_replaced(setting: Setting, old: Manifest, new: Manifest) -> Program:
 
 
 def _retain(setting: Setting, step: int, keep: int) -> Program:
-    """Remove all but the last steps, never the one just saved: `Store._retain`."""
+    """Remove all but the last steps, never the one just saved: `Committer.commit`."""
     found = yield from committed(setting, "s")
     states: tuple[Manifest, ...] = ()
     for number in found:
