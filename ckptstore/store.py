@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from ckptstore import plugins, storage
 from ckptstore.background import Background
 from ckptstore.checkpoint import Checkpoint
 from ckptstore.commit.layout import (
+    Committed,
     generations,
     newest,
     newest_generation,
@@ -20,6 +20,7 @@ from ckptstore.commit.layout import (
 )
 from ckptstore.commit.remove import remove_everything, remove_single, remove_step
 from ckptstore.commit.repair import adopt_view, repair
+from ckptstore.commit.save import Save
 from ckptstore.committer import Committer
 from ckptstore.errors import UnsupportedError
 from ckptstore.formats.base import Contents
@@ -62,7 +63,7 @@ class Store:
         self._small_view = small_view
         self._storage = storage.connect(location, storage_options)
         self._committer = Committer(self._storage, keep)
-        self._background = Background(functools.partial(self._commit, beside=True))
+        self._background = Background(self._commit_beside, self._committer)
         self.location = self._storage.location
 
     def __enter__(self) -> Store:
@@ -127,7 +128,8 @@ class Store:
             training_state=training_state,
         )
         self._background.wait()
-        return self._commit(contents, _fingerprint(tokenizer), numbers(metrics), overwrite)
+        what = self._save_of(contents, _fingerprint(tokenizer), numbers(metrics))
+        return open_state(self._storage, self._committer.commit(what, overwrite))
 
     def save_async(
         self,
@@ -273,29 +275,39 @@ class Store:
 
     # -- inside -------------------------------------------------------------------------
 
-    def _commit(
+    def _commit_beside(
         self,
         contents: Contents,
         fingerprint: str | None,
         metrics: Mapping[str, float],
         overwrite: bool,
-        *,
-        beside: bool = False,
+        commit: Callable[[Save, bool], Committed],
     ) -> Checkpoint:
         from ckptstore import tensors
 
+        parallel = tensors.cores_to_spare() > 1
+        what = self._save_of(contents, fingerprint, metrics, parallel=parallel)
+        return open_state(self._storage, commit(what, overwrite))
+
+    def _save_of(
+        self,
+        contents: Contents,
+        fingerprint: str | None,
+        metrics: Mapping[str, float],
+        *,
+        parallel: bool = True,
+    ) -> Save:
         if fingerprint is None and contents.tokenizer_state is not None:
             fingerprint = self._fingerprint_of(contents.tokenizer_state)
-        what = save_of(
+        return save_of(
             contents,
             plugins.format_named("bundle"),
             fingerprint=fingerprint,
             metrics=metrics,
             durable=self._durable,
             small_view=self._small_view,
-            parallel=not beside or tensors.cores_to_spare() > 1,
+            parallel=parallel,
         )
-        return open_state(self._storage, self._committer.commit(what, overwrite))
 
     def _fingerprint_of(self, state: Mapping[str, Any]) -> str | None:
         """Return the fingerprint of a tokenizer's state; without its kind, what was saved of it."""

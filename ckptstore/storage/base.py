@@ -12,16 +12,18 @@ Rules that every storage keeps, because the commit is built on them:
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from ckptstore.errors import ConflictError, StorageError
 
 __all__ = [
     "AlreadyThereError",
+    "Elsewhere",
     "Entry",
     "Held",
     "Listing",
@@ -95,6 +97,19 @@ class Held:
 
     name: str
     start: int
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """How another process of this machine reaches the same storage.
+
+    Attributes:
+        location: for `ckptstore.storage.connect`.
+        options: for the same; secrets among them.
+    """
+
+    location: str | os.PathLike[str]
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 class Sink(ABC):
@@ -189,6 +204,10 @@ class Storage(ABC):
     location: str
     content_versions: bool = False
     taking_over: Literal["proof", "nothing", "never"] = "never"
+
+    def elsewhere(self) -> Elsewhere | None:
+        """Return how another process reaches it; None where none can, or where it is not known."""
+        return None
 
     # -- looking ------------------------------------------------------------------------
 

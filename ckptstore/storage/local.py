@@ -13,10 +13,11 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError
 from ckptstore.storage import disk
-from ckptstore.storage.base import Entry, Listing, RangeReader, Sink, Storage
+from ckptstore.storage.base import Elsewhere, Entry, Listing, RangeReader, Sink, Storage
 from ckptstore.storage.names import checked, holding_by_looking
 
 __all__ = ["LocalStorage"]
@@ -39,6 +40,10 @@ class LocalStorage(Storage):
         self.location = root
         self._root = os.path.abspath(root)
         self._root_is_durable = False
+
+    def elsewhere(self) -> Elsewhere:
+        """See `Storage.elsewhere`."""
+        return Elsewhere(Path(self._root))
 
     def list(self, folder: str = "") -> Listing:
         """See `Storage.list`."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from ckptstore.errors import CkptstoreError, NotFoundError, StorageError, UnsupportedError
 from ckptstore.storage.base import (
+    Elsewhere,
     Entry,
     Listing,
     RangeReader,
@@ -71,6 +72,11 @@ class S3Storage(KeyedStorage):
         self._bucket = bucket
         self._client = client_for(storage_options)
         self._conditions = Conditions(self._client, bucket)
+        self._rest = rest
+
+    def elsewhere(self) -> Elsewhere:
+        """See `Storage.elsewhere`."""
+        return Elsewhere(f"s3://{self._rest}", self._client.options)
 
     def list(self, folder: str = "") -> Listing:
         """See `Storage.list`."""

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from ckptstore.errors import StorageError, UnsupportedError
 from ckptstore.storage.s3errand import Errand
 from ckptstore.storage.s3failure import Kind, checked, discreet, failure_of
-from ckptstore.storage.s3options import AWS, attempts, prepared, public, secrets_of
+from ckptstore.storage.s3options import AWS, attempts, named, prepared, public, secrets_of
 from ckptstore.storage.s3wire import Reply
 from ckptstore.storage.s3wires import Terms, Wires, terms_of
 from ckptstore.storage.shown import Discretion
@@ -46,10 +46,12 @@ class Client:
 
     Attributes:
         endpoint: the server's URL, without credentials.
+        options: those with which another process reaches the same server.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._arguments, endpoint = prepared(options)
+        self.options = named(self._arguments, endpoint)
         self.endpoint = public(endpoint) if endpoint else AWS
         self._discretion = Discretion(secrets_of(self._arguments, endpoint), all_is_secret=False)
         self._most_attempts = attempts(self._arguments["config_kwargs"].pop("retries", None))

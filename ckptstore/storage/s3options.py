@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from ckptstore.storage.shown import secrets_in
 
-__all__ = ["AWS", "attempts", "prepared", "public", "secrets_of"]
+__all__ = ["AWS", "attempts", "named", "prepared", "public", "secrets_of"]
 
 AWS = "https://s3.amazonaws.com"
 
@@ -46,6 +46,14 @@ def prepared(options: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
     merged["config_kwargs"] = {**settings, **(merged.get("config_kwargs") or {})}
     merged.update(use_listings_cache=False, skip_instance_cache=True, asynchronous=False)
     return merged, endpoint
+
+
+def named(arguments: Mapping[str, Any], endpoint: str | None) -> dict[str, Any]:
+    """Return prepared arguments as options that name the endpoint, whoever had named it."""
+    options = {**arguments, "config_kwargs": dict(arguments["config_kwargs"])}
+    if endpoint and not (arguments.get("client_kwargs") or {}).get("endpoint_url"):
+        options["endpoint_url"] = endpoint
+    return options
 
 
 def attempts(retries: Mapping[str, Any] | None) -> int:

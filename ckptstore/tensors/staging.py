@@ -9,34 +9,50 @@ from typing import Any
 
 import torch
 
+from ckptstore.tensors.arena import Arena
+
 __all__ = ["Staging", "cores_to_spare"]
 
 
 class Staging:
     """Copies states into memory that is used again from one save to the next.
 
-    First touches of memory cost several times a warm copy, so storages are kept and reused by
-    size; from a GPU the copy goes into pinned memory, on a stream of its own. Tensors that share
-    memory share it in the copy, too.
+    First touches of memory cost several times a warm copy, so the same state is copied to the
+    same places; from a GPU the copy goes into pinned memory, on a stream of its own. Tensors that
+    share memory share it in the copy, too.
+
+    Args:
+        shared: whether another process is to look into the copies, where the system can do that.
     """
 
-    def __init__(self) -> None:
-        self._free: dict[tuple[int, bool], list[torch.UntypedStorage]] = {}
-        self._used: dict[tuple[int, bool], list[torch.UntypedStorage]] = {}
+    def __init__(self, *, shared: bool = False) -> None:
+        self.arena = Arena("shared" if shared else "own")
+        self._pinned = Arena("pinned")
         self._copied: dict[tuple[str, int, int], torch.UntypedStorage] = {}
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
+    @property
+    def used(self) -> int:
+        """How many bytes the copies have."""
+        return self.arena.used + self._pinned.used
+
+    @property
+    def shared(self) -> bool:
+        """Whether another process can look into all of the copies."""
+        return self.arena.kind == "shared" and not self._pinned.used
+
     def rewind(self) -> None:
         """Say that earlier copies are not needed any more; their memory may be used again."""
-        for kind, storages in self._used.items():
-            self._free.setdefault(kind, []).extend(storages)
-        self._used, self._copied = {}, {}
+        self.arena.rewind()
+        self._pinned.rewind()
+        self._copied = {}
 
     def wait(self) -> None:
         """Return once every copy is whole, and let go of memory that this state did not need."""
         for stream in self._streams.values():
             stream.synchronize()
-        self._free.clear()
+        self.arena.trim()
+        self._pinned.trim()
 
     def copy(self, value: Any) -> Any:
         """Return a copy of tensors, containers and plain values that nothing else changes.
@@ -74,14 +90,12 @@ class Staging:
         return twin
 
     def _storage(self, source: torch.UntypedStorage) -> torch.UntypedStorage:
-        size, pinned = source.nbytes(), source.device.type == "cuda"
+        size = source.nbytes()
         key = (str(source.device), source.data_ptr(), size)
         if key not in self._copied or size == 0:
-            pool = self._free.get((size, pinned))
-            staged = pool.pop() if pool else _memory(size, pinned=pinned)
-            self._fill(staged, source)
-            self._used.setdefault((size, pinned), []).append(staged)
-            self._copied[key] = staged
+            arena = self._pinned if source.device.type == "cuda" else self.arena
+            self._copied[key] = arena.take(size)
+            self._fill(self._copied[key], source)
         return self._copied[key]
 
     def _fill(self, staged: torch.UntypedStorage, source: torch.UntypedStorage) -> None:
@@ -97,10 +111,6 @@ class Staging:
         stream.wait_stream(torch.cuda.current_stream(source.device))
         with torch.cuda.stream(stream):
             staged.copy_(source, non_blocking=True)
-
-
-def _memory(size: int, *, pinned: bool) -> torch.UntypedStorage:
-    return torch.empty(size, dtype=torch.uint8, pin_memory=pinned).untyped_storage()
 
 
 def cores_to_spare() -> int:

@@ -104,10 +104,9 @@ def test_staging_memory_is_used_again():
 
 def test_staging_lets_go_of_what_a_state_does_not_need():
     staging = Staging()
-    staging.copy({"a": torch.randn(1000), "b": torch.randn(2000)})
+    staging.copy({"a": torch.randn(1000), "b": torch.randn(2_000_000)})
     staging.rewind()
     staging.copy({"a": torch.randn(1000)})
     staging.wait()
 
-    assert not staging._free
-    assert sum(map(len, staging._used.values())) == 1
+    assert sum(slab.size for slab in staging.arena._slabs) < 2_000_000

@@ -1,4 +1,4 @@
-"""Saving while training goes on: the state is copied aside, then committed by a thread."""
+"""The save that goes on beside the training: the state is copied aside, and a thread sees to it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ckptstore.background.process import Process
+from ckptstore.commit.layout import Committed
+from ckptstore.commit.save import Save
+from ckptstore.committer import Committer
 from ckptstore.errors import CkptstoreError
 from ckptstore.formats.base import Contents
 
@@ -26,6 +30,7 @@ __all__ = ["Background"]
 log = logging.getLogger(__name__)
 
 _NICE = 10
+_WORTH_A_PROCESS = 16 * 2**20
 
 
 class _Asked(Future[Any]):
@@ -59,12 +64,18 @@ class Background:
     call, and it is raised by its future, or by `close` where nobody asked the future; a save
     under way at the end of the process is finished first.
 
+    A process of its own commits what is large enough to be worth it, where there can be one.
+
     Args:
-        commit: writes and commits; called in the thread.
+        commit: makes a save of contents and of what else was submitted, and passes that on to
+            its last argument, which commits; called in the thread.
+        committer: of the location.
     """
 
-    def __init__(self, commit: Callable[..., Checkpoint]) -> None:
+    def __init__(self, commit: Callable[..., Checkpoint], committer: Committer) -> None:
         self._commit = commit
+        self._committer = committer
+        self._process = Process(committer)
         self._staging: Staging | None = None
         self._thread: threading.Thread | None = None
         self._current: _Asked | None = None
@@ -87,6 +98,8 @@ class Background:
         """Copy the contents aside and commit the copy; return its future."""
         self.wait()
         staged = self._copy(contents)
+        if self._apart():
+            self._process.start()
         future = _Asked()
         future.set_running_or_notify_cancel()  # Nobody can cancel what may be committing.
         self._current = future
@@ -102,6 +115,8 @@ class Background:
         """Touch the memory that copies of such contents need."""
         self.wait()
         self._copy(contents)
+        if self._apart():
+            self._process.start()
 
     def wait(self) -> None:
         """Wait for the save that is under way; failures nobody asked for are logged once more."""
@@ -115,6 +130,7 @@ class Background:
         untold = [future for future in self._failed if not future.asked]
         self._failed.clear()
         self._staging = None
+        self._process.close()
         if untold:
             raise untold[0].exception()  # type: ignore[misc]
 
@@ -126,7 +142,7 @@ class Background:
     def _run(self, future: _Asked, staged: Contents, rest: tuple[Any, ...]) -> None:
         _step_back()
         try:
-            result = self._commit(staged, *rest)
+            result = self._commit(staged, *rest, self._do)
         except BaseException as error:
             log.error("a save in the background failed: %s", _said(error))
             self._failed.append(future)
@@ -134,11 +150,26 @@ class Background:
         else:
             future.set_result(result)
 
+    def _apart(self) -> bool:
+        """Whether a process is to commit what was copied last."""
+        staging = self._staging
+        return (
+            staging is not None
+            and staging.used >= _WORTH_A_PROCESS
+            and staging.shared
+            and self._process.possible
+        )
+
+    def _do(self, save: Save, overwrite: bool) -> Committed:
+        if self._staging is not None and self._apart():
+            return self._process.commit(save, overwrite, self._staging.arena)
+        return self._committer.commit(save, overwrite)
+
     def _copy(self, contents: Contents) -> Contents:
         from ckptstore.tensors.staging import Staging
 
         if self._staging is None:
-            self._staging = Staging()
+            self._staging = Staging(shared=self._process.possible)
         self._staging.rewind()
         copy = self._staging.copy
         copied = replace(
