@@ -16,6 +16,7 @@ import torch
 import ckptstore
 from benchmarks.faults.children import Line
 from benchmarks.faults.places import Place
+from ckptstore.background import running
 from ckptstore.commit import intact
 from ckptstore.commit.layout import newest_generation
 from ckptstore.commit.repair import repair
@@ -36,7 +37,7 @@ class Job:
         step: its first step; each save is one step later.
         value: of its first save; each save has the next one.
         count: saves; 0 for as many as it gets to.
-        asynchronous: save in the background.
+        asynchronous: save in the background; large saves in a process of their own.
         large: the share of saves that are sent in parts.
         longest: seconds after which an attempt gives up; None for the twelve hours.
         seed: of its choices.
@@ -59,6 +60,8 @@ def write(line: Line, job: Job) -> None:
     _quiet()
     if job.longest is not None:
         intact._LONGEST = job.longest
+    else:
+        running._WORTH_A_PROCESS = _LARGE
     chance = random.Random(job.seed)
     store = _store(job.place)
     number = 0
