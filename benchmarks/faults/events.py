@@ -183,7 +183,7 @@ class Course:
             step=self._ledger.step + 1,
             value=self._ledger.value + 1,
             asynchronous=self._chance.random() < 0.4,
-            large=0.0 if self._ground.server is None else 0.2,
+            large=0.1 if self._ground.server is None else 0.2,
             seed=self._chance.getrandbits(32),
         )
 
