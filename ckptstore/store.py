@@ -147,8 +147,9 @@ class Store:
     ) -> Any:
         """Save one checkpoint in the background.
 
-        Returns once the state was copied aside, so that training may go on and change it. At
-        most one save is under way: a second call waits for the first. A save that failed never
+        Returns once the state was copied aside, so that training may go on and change it. On
+        Linux a process of its own writes the copy, if it has 16 MiB or more and goes to a local
+        disk or S3; a thread does otherwise. At most one save is under way: a second call waits for the first. A save that failed never
         stops training: it is logged as an error at once, and as a warning by the next `save` or
         `save_async`; it is raised by its future, and by `close` if nobody asked the future. A
         save that is under way when the program ends is finished first.
@@ -178,7 +179,7 @@ class Store:
         return self._background.submit(contents, _fingerprint(tokenizer), measured, overwrite)
 
     def prepare(self, *, model: Any = None, optimizer: Any = None) -> None:
-        """Make the memory ready into which `save_async` copies, so that its first call is quick.
+        """Make ready what `save_async` needs, so that its first call is quick: memory, a process.
 
         Args:
             model: a module, or its state dict, such as will be saved.

@@ -29,6 +29,7 @@ class Staging:
         self.arena = Arena("shared" if shared else "own")
         self._pinned = Arena("pinned")
         self._copied: dict[tuple[str, int, int], torch.UntypedStorage] = {}
+        self._twins: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
     @property
@@ -53,6 +54,7 @@ class Staging:
             stream.synchronize()
         self.arena.trim()
         self._pinned.trim()
+        self._twins = {}
 
     def copy(self, value: Any) -> Any:
         """Return a copy of tensors, containers and plain values that nothing else changes.
@@ -60,7 +62,10 @@ class Staging:
         What was on a GPU is whole only after `wait`.
         """
         if isinstance(value, torch.Tensor):
-            return self._tensor(value)
+            # One tensor under two names stays one, so that the same bytes are written of it.
+            if id(value) not in self._twins:
+                self._twins[id(value)] = (value, self._tensor(value))
+            return self._twins[id(value)][1]
         if isinstance(value, dict):
             twin = copy.copy(value)  # Keeps the class, and attributes such as `_metadata`.
             for key, inner in value.items():
