@@ -149,10 +149,11 @@ class Store:
 
         Returns once the state was copied aside, so that training may go on and change it. On
         Linux a process of its own writes the copy, if it has 16 MiB or more and goes to a local
-        disk or S3; a thread does otherwise. At most one save is under way: a second call waits for the first. A save that failed never
-        stops training: it is logged as an error at once, and as a warning by the next `save` or
-        `save_async`; it is raised by its future, and by `close` if nobody asked the future. A
-        save that is under way when the program ends is finished first.
+        disk or S3; a thread does otherwise. At most one save is under way: a second call waits
+        for the first. A save that failed never stops training: it is logged as an error at once,
+        and as a warning by the next `save` or `save_async`; it is raised by its future, and by
+        `close` if nobody asked the future. A save that is under way when the program ends is
+        finished first.
 
         Args, and what it raises, are those of `save`, and:
             when_busy: what to do while another save is under way: ``wait`` for it, or ``skip``
