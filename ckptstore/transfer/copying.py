@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -20,7 +22,13 @@ from ckptstore.commit.layout import (
     steps,
 )
 from ckptstore.commit.save import Save, save_generation, save_step
-from ckptstore.errors import ConflictError, CorruptionError, NotFoundError, UnsupportedError
+from ckptstore.errors import (
+    ConflictError,
+    CorruptionError,
+    NotFoundError,
+    SupersededError,
+    UnsupportedError,
+)
 from ckptstore.formats.base import Files, NewFiles
 from ckptstore.manifest import MANIFEST, FileEntry
 from ckptstore.opening import Location, open
@@ -32,7 +40,10 @@ from ckptstore.transfer.report import Transfer
 
 __all__ = ["sync"]
 
+log = logging.getLogger(__name__)
+
 _PIECE = 8 * 2**20
+_MOST_STARTS = 5
 _OLD_FILES = ("latest.pt", "final.pt")  # the legacy format's, which are never changed
 
 
@@ -50,8 +61,9 @@ def sync(
     """Copy one state of a checkpoint to another location, what differs, and commit it there.
 
     Guarantee: every byte is proved on the way (G4); the destination is the old state or the
-    new one, whatever dies (G2). A destination whose manifest is equal and whose files have the
-    right sizes is left alone. Hand edits of the JSON are carried over.
+    new one, whatever dies (G2); a source that is replaced meanwhile is copied as it is then. A
+    destination whose manifest is equal and whose files have the right sizes is left alone. Hand
+    edits of the JSON are carried over.
 
     Args:
         source: path or URL; of a history, its newest step.
@@ -68,13 +80,35 @@ def sync(
         UnsupportedError: the source is no folder of files; convert it.
         NotFoundError, CorruptionError, ConflictError, StorageError: of either side.
     """
-    origin = open(source, fallback=fallback, storage_options=storage_options)
+    place = storage.connect(destination, storage_options)
+    for start in itertools.count(1):
+        origin = open(source, fallback=fallback, storage_options=storage_options)
+        try:
+            return _sync(
+                origin, place, optimizer=optimizer, prove=prove, dry_run=dry_run, progress=progress
+            )
+        except SupersededError:
+            if start == _MOST_STARTS:
+                raise
+            log.info("%s was replaced while it was copied; starting over", origin.location)
+    raise AssertionError
+
+
+def _sync(
+    origin: Checkpoint,
+    place: Storage,
+    *,
+    optimizer: bool,
+    prove: bool,
+    dry_run: bool,
+    progress: OnProgress | None,
+) -> Transfer:
+    """Copy one state, or raise `SupersededError` where it goes meanwhile."""
     if not origin.reader.for_inference():
         raise UnsupportedError(
             f"{origin.location} is a {origin.format} checkpoint; "
             "ckptstore convert SOURCE DESTINATION makes a bundle of it"
         )
-    place = storage.connect(destination, storage_options)
     if place.location == origin.location:
         raise ConflictError(f"{place.location} is source and destination at once")
     if not origin.proved:
