@@ -125,11 +125,14 @@ def _open_plain(place: Storage, step: int | None, listing: Listing | None = None
             its files beside some that were there before.
     """
     try:
-        checkpoint = _read(_plain(place, listing or place.list("")), step)
+        files = _plain(place, listing or place.list(""))
+        checkpoint = _read(files, step)
     except CkptstoreError as error:
         _check_nothing_committed(place, error)
         raise
     _check_nothing_committed(place, None)
+    if isinstance(files, PlainFiles):
+        files.settled = True
     return checkpoint
 
 

@@ -58,7 +58,12 @@ def digest_of(storage: Storage, name: str) -> str:
 
 
 class PlainFiles(Files):
-    """Files that never had a manifest: a folder, or one file of it. Called "not verified"."""
+    """Files that never had a manifest: a folder, or one file of it. Called "not verified".
+
+    Attributes:
+        settled: whether whoever opened them has seen that they were not a first save's, and wants
+            every later read to look again.
+    """
 
     manifest = None
 
@@ -72,6 +77,7 @@ class PlainFiles(Files):
     ) -> None:
         self.location = storage.location
         self.named = named
+        self.settled = False
         self._sizes = dict(sizes or {})
         self._storage = storage
         self._names = tuple(sorted(names))
@@ -113,7 +119,9 @@ class PlainFiles(Files):
 
     def _check_not_shown_over(self, name: str) -> None:
         """Refuse a file that the view of a first save, committed since, has taken the place of."""
-        state = None if self.named else newest_generation(self._storage)
+        if self.named or not self.settled:
+            return
+        state = newest_generation(self._storage)
         if state is not None and name in {*state.manifest.texts, *state.manifest.files}:
             raise _shown_over(self.location, state)
 

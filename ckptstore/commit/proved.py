@@ -152,7 +152,9 @@ class BlockFile(Seekable):
 
     def _read_some(self, target: memoryview) -> int:
         index, within = divmod(self._at, self._block_size)
-        whole = self._whole_blocks(len(target)) if within == 0 else 0
+        whole = 0
+        if within == 0 or self._check is None:
+            whole = self._whole_blocks(len(target))
         if whole:
             part = target[:whole]
             self._reader.readinto(self._at, part)
@@ -166,6 +168,8 @@ class BlockFile(Seekable):
 
     def _whole_blocks(self, wanted: int) -> int:
         wanted = min(wanted, max(_SPAN, self._block_size))
+        if self._check is None and wanted > self._block_size:
+            return wanted  # One request, wherever it begins.
         if self._at + wanted == self.size:
             return wanted
         return wanted - wanted % self._block_size

@@ -18,11 +18,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ckptstore.errors import CorruptionError, UnsafeError
+from ckptstore.errors import CkptstoreError, CorruptionError, UnsafeError
 
 __all__ = ["Archive", "Record", "Spans", "read_archive", "read_at"]
 
 _WINDOW = 64 * 2**10
+_MOST_BROUGHT = 64 * 2**20
 _MOST_RECORDS = 2**20
 _MOST_DIRECTORY = 128 * 2**20
 _END = struct.Struct("<4s4H2IH")
@@ -129,7 +130,12 @@ def _trailer(record: Record, flags: int) -> int:
 
 
 class Spans:
-    """A file with its first and last 64 KiB at hand, so that an index takes few reads."""
+    """A file of which some parts are at hand, so that an index takes few reads: at first its end.
+
+    Args:
+        file: seekable; left open.
+        where: what to call it in errors.
+    """
 
     def __init__(self, file: BinaryIO, where: str) -> None:
         self._file = file
@@ -137,22 +143,24 @@ class Spans:
         self.size: int = file.seek(0, 2)
         if not self.size:
             raise CorruptionError(f"{where} is empty; restore it from a good copy")
-        self.head = read_at(file, 0, min(self.size, _WINDOW), where)
         self.tail_start = max(0, self.size - _WINDOW)
-        self.tail = self.head
-        if self.tail_start:
-            self.tail = read_at(file, self.tail_start, self.size - self.tail_start, where)
+        self.tail = read_at(file, self.tail_start, self.size - self.tail_start, where)
+        self._near = b""  # What is at hand from ``_near_start`` on.
+        self._near_start = 0
+
+    def bring(self, start: int, length: int) -> None:
+        """Have some bytes at hand, by one read."""
+        self._near, self._near_start = self.get(start, length), start
 
     def get(self, start: int, length: int) -> bytes:
         """Return bytes of the file, without reading where they are at hand."""
-        if start + length <= len(self.head):
-            return self.head[start : start + length]
+        near = start - self._near_start
+        if near >= 0 and near + length <= len(self._near):
+            return self._near[near : near + length]
         if start >= self.tail_start:
             return self.tail[start - self.tail_start :][:length]
-        begin = self.head[start:] if start < len(self.head) else b""
         end = self.tail[: max(0, start + length - self.tail_start)]
-        missing = length - len(begin) - len(end)
-        return begin + read_at(self._file, start + len(begin), missing, self._where) + end
+        return read_at(self._file, start, length - len(end), self._where) + end
 
 
 def read_at(file: BinaryIO | Spans, start: int, length: int, where: str) -> bytes:
@@ -186,7 +194,30 @@ def read_archive(spans: Spans, where: str) -> Archive:
         CorruptionError: the file is no zip, is truncated, or its directory is malformed.
         UnsafeError: it is a bare pickle, holds code, or names a member outside its folder.
     """
+    try:
+        archive = _read_directory(spans, where)
+    except CkptstoreError:
+        _check_kind(spans, where)  # What it is comes before what is wrong with it.
+        raise
+    _bring_pickle(spans, archive)
     _check_kind(spans, where)
+    return archive
+
+
+def _bring_pickle(spans: Spans, archive: Archive) -> None:
+    """Have the records that an index needs at hand; torch writes them first, and side by side."""
+    pickle = archive.records["data.pkl"]
+    near = [archive.records.get("byteorder", pickle), pickle]
+    start, end = min(r.header for r in near), max(r.limit for r in near)
+    if end - start > pickle.size + _WINDOW:
+        start, end = pickle.header, min(pickle.limit, pickle.header + pickle.size + _WINDOW)
+    if start < _WINDOW:
+        start = 0
+    if end - start <= _MOST_BROUGHT:
+        spans.bring(start, end - start)
+
+
+def _read_directory(spans: Spans, where: str) -> Archive:
     start, size, count = _find_directory(spans, where)
     if size > _MOST_DIRECTORY or count > min(_MOST_RECORDS, size // _CENTRAL.size):
         raise _damaged(where, f"its directory claims {count} records in {size} bytes")
@@ -225,15 +256,16 @@ def read_archive(spans: Spans, where: str) -> Archive:
 
 
 def _check_kind(spans: Spans, where: str) -> None:
-    if spans.head.startswith(b"\x80"):
+    head = spans.get(0, min(spans.size, 8))
+    if head.startswith(b"\x80"):
         raise UnsafeError(
             f"{where} is a bare pickle, or in the format that torch wrote before 1.6: neither can "
             "be checked before it is read, and nothing was run; convert it once with "
             "torch.save(torch.load(OLD, weights_only=True), NEW)"
         )
-    if not spans.head.startswith(b"PK\3\4"):
+    if not head.startswith(b"PK\3\4"):
         raise CorruptionError(
-            f"{where} is not a .pt file: it begins with {spans.head[:8]!r}, not with a zip's "
+            f"{where} is not a .pt file: it begins with {head!r}, not with a zip's "
             f"{b'PK'!r}; restore it from a good copy"
         )
 
@@ -335,6 +367,8 @@ def _check_name(name: bytes, size: int, where: str) -> None:
 
 
 def _check_layout(members: list[_Member], limit: int, where: str) -> None:
+    if not members:
+        raise _damaged(where, "its directory is empty")
     seen: set[bytes] = set()
     for name, *_ in members:
         if name.lower() in seen:
