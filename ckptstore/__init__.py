@@ -23,6 +23,7 @@ from ckptstore.manifest import TensorInfo
 
 if TYPE_CHECKING:
     from ckptstore.checkpoint import Checkpoint
+    from ckptstore.differences import diff
     from ckptstore.hookspecs import hookimpl
     from ckptstore.opening import open
     from ckptstore.store import Keep, Store, save
@@ -45,6 +46,7 @@ __all__ = [
     "UnsafeError",
     "UnsupportedError",
     "convert",
+    "diff",
     "hookimpl",
     "open",
     "save",
@@ -56,6 +58,7 @@ _HOMES = {
     "Keep": "store",
     "Store": "store",
     "convert": "transfer",
+    "diff": "differences",
     "hookimpl": "hookspecs",
     "open": "opening",
     "save": "store",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,14 @@ from ckptstore.commit.files import CommittedFiles
 from ckptstore.errors import NotFoundError, UnsupportedError
 from ckptstore.formats.base import Files, Format, Reader
 from ckptstore.manifest import TensorInfo
-from ckptstore.progress import OnProgress
+from ckptstore.progress import OnProgress, Progress
+from ckptstore.statistics import Statistics
+from ckptstore.structure import Structure
 from ckptstore.tokenizers.base import Tokenizer
 
-__all__ = ["Checkpoint", "FileInfo", "PassedOver"]
+__all__ = ["Checkpoint", "FileInfo", "PassedOver", "batches"]
+
+_BATCH = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,21 @@ class PassedOver:
     called: str
     step: int | None
     reason: str
+
+
+def batches(names: Iterable[str], infos: Mapping[str, TensorInfo]) -> Iterator[list[str]]:
+    """Part names of tensors into lists whose tensors take 256 MiB, or are one."""
+    batch: list[str] = []
+    size = 0
+    for name in names:
+        nbytes = infos[name].nbytes if name in infos else 0
+        if batch and size + nbytes > _BATCH:
+            yield batch
+            batch, size = [], 0
+        batch.append(name)
+        size += nbytes
+    if batch:
+        yield batch
 
 
 class Checkpoint:
@@ -101,9 +120,22 @@ class Checkpoint:
 
     # -- without reading weights --------------------------------------------------------
 
-    def tensors(self) -> dict[str, TensorInfo]:
-        """Return the model's tensors by name, without reading their bytes and without torch."""
-        return self._reader.tensors()
+    def tensors(self, part: str = "model") -> dict[str, TensorInfo]:
+        """Return tensors by name, without reading their bytes and without torch.
+
+        Args:
+            part: ``model``, ``optimizer``, or the name of a state.
+        """
+        return self._reader.tensors() if part == "model" else self._reader.tensors_in(part)
+
+    def structure(self) -> dict[str, Structure]:
+        """Return what the pickles in it say beside their tensors, without torch.
+
+        Returns:
+            By part (``model``, ``optimizer``, names of states): tied tensors, views of something
+            larger, an optimizer's groups, and what the pickle refers to.
+        """
+        return self._reader.structure()
 
     def states(self) -> tuple[str, ...]:
         """Return the names of the further states that `load_state` takes."""
@@ -133,6 +165,34 @@ class Checkpoint:
         return self._reader.has_optimizer
 
     # -- reading weights ----------------------------------------------------------------
+
+    def statistics(
+        self, names: Iterable[str] | None = None, *, progress: OnProgress | None = None
+    ) -> dict[str, Statistics]:
+        """Return what the values of the model's tensors are like; reads them, proved, in batches.
+
+        Args:
+            names: of tensors; all by default.
+            progress: called with `Progress` events.
+
+        Raises:
+            NotFoundError: there is no tensor of a name.
+            CorruptionError: bytes are damaged.
+        """
+        from ckptstore import tensors
+
+        infos = self.tensors()
+        wanted = list(infos) if names is None else list(names)
+        found: dict[str, Statistics] = {}
+        for batch in batches(wanted, infos):
+            state = self.load_model(batch)
+            for name in batch:
+                found[name] = tensors.statistics(state.pop(name))
+            if progress is not None:
+                done = sum(infos[name].nbytes for name in found)
+                total = sum(infos[name].nbytes for name in wanted)
+                progress(Progress("inspect", batch[-1], done, total))
+        return found
 
     def load_model(
         self,

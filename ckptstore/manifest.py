@@ -19,6 +19,7 @@ from typing import Any
 
 from ckptstore.digests import Digest, sha256_of
 from ckptstore.errors import CorruptionError, UnsafeError, UnsupportedError
+from ckptstore.structure import Structure, dump_structure, load_structure
 from ckptstore.texts import dump_json, parse_json
 
 __all__ = [
@@ -72,11 +73,17 @@ class TextEntry:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file of bytes: the name that holds it, what proves it, and the tensors in it."""
+    """A file of bytes: the name that holds it, what proves it, and what is in it.
+
+    Attributes:
+        tensors: of a `.pt`, by name; None for any other file.
+        structure: of a `.pt`; None where an older release wrote the manifest, too.
+    """
 
     path: str
     digest: Digest
     tensors: Mapping[str, TensorInfo] | None = None
+    structure: Structure | None = None
 
 
 @dataclass(frozen=True)
@@ -288,6 +295,7 @@ def _dump_file(entry: FileEntry) -> dict[str, Any]:
             }
             for name, info in tensors.items()
         },
+        **({} if entry.structure is None else {"structure": dump_structure(entry.structure)}),
     }
 
 
@@ -316,6 +324,7 @@ def _load_file(raw: Mapping[str, Any], where: str) -> FileEntry:
         path=plain_name(raw["path"], where),
         digest=digest,
         tensors=None if tensors is None else {n: _load_info(t) for n, t in tensors.items()},
+        structure=load_structure(raw["structure"]) if "structure" in raw else None,
     )
 
 

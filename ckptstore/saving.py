@@ -14,6 +14,7 @@ from ckptstore.commit.save import Save
 from ckptstore.errors import UnsupportedError
 from ckptstore.formats.base import Contents, Files, Format
 from ckptstore.manifest import TensorInfo
+from ckptstore.structure import Structure
 from ckptstore.tokenizers.base import Tokenizer
 
 __all__ = ["contents_of", "index", "numbers", "save_of"]
@@ -114,8 +115,8 @@ def _named(name: object) -> str:
     return name
 
 
-def index(files: Files, name: str) -> Mapping[str, TensorInfo] | None:
-    """Look through what was just written, and return its tensors; None for what is no .pt.
+def index(files: Files, name: str) -> tuple[Mapping[str, TensorInfo], Structure] | None:
+    """Look through what was just written, and return what is in it; None for what is no .pt.
 
     So nothing is committed that safe loading would refuse.
 
@@ -125,4 +126,5 @@ def index(files: Files, name: str) -> Mapping[str, TensorInfo] | None:
     if not name.endswith(".pt"):
         return None
     with files.open(name) as file:
-        return ptfile.index(file, f"{name} in {files.location}")
+        found = ptfile.read(file, f"{name} in {files.location}")
+    return found.tensors, found.structure()

@@ -17,8 +17,7 @@ import ckptstore
 from benchmarks.fuzz.folders import unpacked
 from benchmarks.fuzz.oracle import Finding
 from ckptstore.checkpoint import Checkpoint
-from ckptstore.cli.inspect import _document
-from ckptstore.cli.inspected import lines
+from ckptstore.cli.inspected import document, lines
 from ckptstore.cli.screen import clean, plain, print_json
 from ckptstore.errors import CkptstoreError
 
@@ -91,12 +90,13 @@ def _mend(before: dict[str, bytes]) -> None:
 
 
 def _ask(checkpoint: Checkpoint, failed: list[CkptstoreError]) -> None:
-    shown = _tried(failed, lambda: list(lines(checkpoint, with_tensors=True)))
+    index = _tried(failed, checkpoint.tensors) or {}
+    shown = _tried(failed, lambda: list(lines(checkpoint, index, {})))
     for line in shown or ():
         must_show(click.unstyle(line))
-    document = _tried(failed, lambda: _document(checkpoint, True))
-    if document is not None:
-        must_print(document)
+    said = _tried(failed, lambda: document(checkpoint, index, {}))
+    if said is not None:
+        must_print(said)
     _tried(failed, checkpoint.verify)
     tensors = _tried(failed, checkpoint.tensors)
     model = _tried(failed, checkpoint.load_model)

@@ -28,6 +28,7 @@ from ckptstore.storage import connect
 from ckptstore.storage.location import _split
 from ckptstore.storage.names import checked
 from ckptstore.storage.shown import without_secrets
+from ckptstore.structure import dump_structure, load_structure
 from ckptstore.texts import dump_json, parse_json
 
 __all__ = ["TARGETS"]
@@ -42,7 +43,10 @@ def _read_pt(data: bytes) -> None:
     content = ptfile.read(io.BytesIO(data), "x.pt")
     if content.tensors != ptfile.index(io.BytesIO(data), "x.pt"):
         raise Finding("two readings of one file differ")
-    for group in content.ties():
+    structure = content.structure()
+    if load_structure(json.loads(json.dumps(dump_structure(structure)))) != structure:
+        raise Finding("a structure that was written and read is another one")
+    for group in structure.ties:
         if len({content.stubs[name].record for name in group}) != 1:
             raise Finding(f"{group} are tied, and are not")
     for name, info in content.tensors.items():

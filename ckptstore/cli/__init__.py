@@ -21,7 +21,7 @@ from ckptstore.cli.options import talk
 
 __all__ = ["main"]
 
-_COMMANDS = ("convert", "doctor", "inspect", "ls", "plugins", "rm", "sync", "verify")
+_COMMANDS = ("convert", "diff", "doctor", "inspect", "ls", "plugins", "rm", "sync", "verify")
 
 
 @click.group(

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ckptstore.cli import options, screen
-from ckptstore.cli.inspected import TensorSummary, lines
+from ckptstore.cli.inspected import document, lines
+from ckptstore.cli.progress import Bar
 
 if TYPE_CHECKING:
-    from ckptstore.checkpoint import Checkpoint
+    from ckptstore.manifest import TensorInfo
 
 __all__ = ["command"]
 
 
 @click.command("inspect")
-@click.argument("location")
+@click.argument("location", required=False)
 @options.json_output
-@click.option("--tensors", "with_tensors", is_flag=True, help="List every tensor.")
+@options.tensors
+@click.option(
+    "--stats",
+    is_flag=True,
+    help="Tell the least, greatest and mean value of each tensor, its standard deviation, and how "
+    "many values are NaN, infinite or zero. Reads them.",
+)
 @options.step
 @options.fallback
 @options.storage
@@ -26,68 +35,42 @@ __all__ = ["command"]
 @click.pass_context
 def command(
     context: click.Context,
-    location: str,
+    location: str | None,
     as_json: bool,
-    with_tensors: bool,
+    pattern: str | None,
+    stats: bool,
     step: int | None,
     fallback: bool,
     storage_options: dict[str, Any] | None,
 ) -> None:
     """Show what a checkpoint holds, without reading its weights.
 
-    Format, config, tokenizer, training state, tensors, files and their sizes,
-    which JSON was edited by hand, and whether digests prove the files.
+    Format, config, tokenizer, training state, modules, tied tensors, the
+    optimizer and its settings, files and their sizes, which JSON was edited by
+    hand, and whether digests prove the files.
     """
     import ckptstore
 
+    if location is None and pattern not in (None, "*"):
+        location, pattern = pattern, "*"  # ``--tensors LOCATION``
+    if location is None:
+        raise click.UsageError("missing argument 'LOCATION'", context)
     options.no_step_and_fallback(context, step, fallback)
     checkpoint = ckptstore.open(
         location, step=step, fallback=fallback, storage_options=storage_options
     )
+    chosen = matching(checkpoint.tensors(), pattern or "*") if pattern or stats else {}
+    if pattern and not chosen:
+        raise click.UsageError(f"no tensor is called like {pattern!r}", context)
+    with Bar() as bar:
+        measured = checkpoint.statistics(chosen, progress=bar) if stats else {}
     if as_json:
-        screen.print_json(_document(checkpoint, with_tensors))
+        screen.print_json(document(checkpoint, chosen if pattern else {}, measured))
     else:
-        for line in lines(checkpoint, with_tensors):
+        for line in lines(checkpoint, chosen, measured):
             click.echo(line)
 
 
-def _document(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
-    tensors = checkpoint.tensors()
-    summary = TensorSummary.of(tensors)
-    document = {
-        "location": checkpoint.location,
-        "format": checkpoint.format,
-        "generation": checkpoint.generation,
-        "step": checkpoint.step,
-        "created": checkpoint.created,
-        "writer": checkpoint.writer,
-        "proved": checkpoint.proved,
-        "edited": checkpoint.edited,
-        "passed_over": [
-            {"called": state.called, "step": state.step, "reason": state.reason}
-            for state in checkpoint.passed_over
-        ],
-        "config": checkpoint.config,
-        "tokenizer": checkpoint.tokenizer_state,
-        "fingerprint": checkpoint.fingerprint,
-        "training_state": checkpoint.training_state,
-        "metrics": checkpoint.metrics,
-        "has_optimizer": checkpoint.has_optimizer,
-        "states": checkpoint.states(),
-        "tensors": {
-            "count": summary.count,
-            "parameters": summary.parameters,
-            "nbytes": summary.nbytes,
-            "dtypes": summary.dtypes,
-        },
-        "files": {
-            name: {"size": info.size, "sha256": info.sha256, "present": info.present}
-            for name, info in checkpoint.files().items()
-        },
-    }
-    if with_tensors:
-        document["tensor_index"] = {
-            name: {"dtype": info.dtype, "shape": info.shape, "nbytes": info.nbytes}
-            for name, info in tensors.items()
-        }
-    return document
+def matching(tensors: Mapping[str, TensorInfo], pattern: str) -> dict[str, TensorInfo]:
+    """Return the tensors whose names match a pattern of the shell's kind."""
+    return {name: info for name, info in tensors.items() if fnmatchcase(name, pattern)}

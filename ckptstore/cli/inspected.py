@@ -1,19 +1,21 @@
-"""What ``ckptstore inspect`` prints for people: one section for each thing that is there."""
+"""What ``ckptstore inspect`` says: a section for each thing that is there, or a JSON document."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ckptstore.cli.modules import rows
+from ckptstore.cli import modules, optimizer
 from ckptstore.cli.screen import (
     clean,
     columns,
+    number,
     plural,
     shape_text,
     size,
@@ -26,10 +28,15 @@ from ckptstore.cli.screen import (
 if TYPE_CHECKING:
     from ckptstore.checkpoint import Checkpoint
     from ckptstore.manifest import TensorInfo
+    from ckptstore.statistics import Statistics
+    from ckptstore.structure import Structure
 
-__all__ = ["TensorSummary", "lines"]
+__all__ = ["SCHEMA", "TensorSummary", "document", "lines"]
 
+SCHEMA = 1
 _FINGERPRINT = 24
+_MOST_TIES = 5
+_AGES = (("day", 86400), ("hour", 3600), ("minute", 60))
 
 
 @dataclass(frozen=True)
@@ -60,25 +67,96 @@ class TensorSummary:
         )
 
 
-def lines(checkpoint: Checkpoint, with_tensors: bool) -> Iterator[str]:
+def lines(
+    checkpoint: Checkpoint,
+    chosen: Mapping[str, TensorInfo],
+    measured: Mapping[str, Statistics],
+) -> Iterator[str]:
     """Yield the lines of all sections.
 
     Args:
         checkpoint: what is shown; only small reads are made.
-        with_tensors: whether each tensor has a line.
+        chosen: the tensors that have a line each; without any the modules are shown.
+        measured: what is known of their values.
     """
     tensors = checkpoint.tensors()
+    structure = checkpoint.structure()
     yield click.style(clean(checkpoint.location), bold=True)
-    yield from _facts(checkpoint)
+    yield from _facts(checkpoint, structure)
     yield from _section("config", _mapping(checkpoint.config, "config.json" in checkpoint.edited))
     yield from _section("tokenizer", _tokenizer(checkpoint))
     yield from _section("training state", _mapping(checkpoint.training_state, False))
     if checkpoint.metrics:
         yield from _section("metrics", _mapping(checkpoint.metrics, False))
-    if tensors and not with_tensors:
-        yield from _section("modules", table(rows(tensors), right=frozenset({1, 2})))
-    yield from _section("tensors", _tensors(tensors, with_tensors))
+    if "optimizer" in structure and structure["optimizer"].groups is not None:
+        yield from _section("optimizer", table(optimizer.rows(structure["optimizer"])))
+    if tensors and not chosen:
+        yield from _section("modules", table(modules.rows(tensors), right=frozenset({1, 2})))
+    if chosen:
+        yield from _section("tensors", [*_each(chosen, measured), *_total(tensors)])
+    else:
+        yield from _section("tensors", _total(tensors))
+    yield from _sharing(structure.get("model"))
     yield from _section("files", _files(checkpoint))
+
+
+def document(
+    checkpoint: Checkpoint,
+    chosen: Mapping[str, TensorInfo],
+    measured: Mapping[str, Statistics],
+) -> dict[str, Any]:
+    """Return everything as JSON has it; `SCHEMA` changes when a field changes its meaning or goes.
+
+    Args:
+        checkpoint: what is shown.
+        chosen: the tensors that are listed.
+        measured: what is known of their values.
+    """
+    summary = TensorSummary.of(checkpoint.tensors())
+    structure = checkpoint.structure()
+    found = {
+        "schema": SCHEMA,
+        "location": checkpoint.location,
+        "format": checkpoint.format,
+        "generation": checkpoint.generation,
+        "step": checkpoint.step,
+        "created": checkpoint.created,
+        "writer": checkpoint.writer,
+        "proved": checkpoint.proved,
+        "edited": checkpoint.edited,
+        "passed_over": [asdict(state) for state in checkpoint.passed_over],
+        "config": checkpoint.config,
+        "tokenizer": checkpoint.tokenizer_state,
+        "fingerprint": checkpoint.fingerprint,
+        "training_state": checkpoint.training_state,
+        "metrics": checkpoint.metrics,
+        "has_optimizer": checkpoint.has_optimizer,
+        "optimizer": _optimizer_document(structure.get("optimizer")),
+        "states": checkpoint.states(),
+        "tensors": asdict(summary),
+        "ties": structure["model"].ties if "model" in structure else [],
+        "unseen": structure["model"].unseen if "model" in structure else {},
+        "refers_to": {part: said.refers_to for part, said in structure.items()},
+        "files": {name: asdict(info) for name, info in checkpoint.files().items()},
+    }
+    if chosen:
+        found["tensor_index"] = {
+            name: {"dtype": info.dtype, "shape": info.shape, "nbytes": info.nbytes}
+            for name, info in chosen.items()
+        }
+    if measured:
+        found["statistics"] = {name: asdict(values) for name, values in measured.items()}
+    return found
+
+
+def _optimizer_document(structure: Structure | None) -> dict[str, Any] | None:
+    if structure is None or structure.groups is None:
+        return None
+    return {
+        "kind": optimizer.kind_of(structure),
+        "groups": [asdict(group) for group in structure.groups],
+        "slots": structure.slots,
+    }
 
 
 def _section(title: str, body: list[str]) -> Iterator[str]:
@@ -87,9 +165,9 @@ def _section(title: str, body: list[str]) -> Iterator[str]:
     yield from body
 
 
-def _facts(checkpoint: Checkpoint) -> list[str]:
+def _facts(checkpoint: Checkpoint, structure: Mapping[str, Structure]) -> list[str]:
     generation = checkpoint.generation
-    made = [when(checkpoint.created)] if checkpoint.created else []
+    made = [f"{when(checkpoint.created)}{_age(checkpoint.created)}"] if checkpoint.created else []
     made += [f"by {clean(checkpoint.writer)}"] if checkpoint.writer else []
     states = checkpoint.states()
     passed = ", ".join(state.called for state in checkpoint.passed_over)
@@ -100,6 +178,7 @@ def _facts(checkpoint: Checkpoint) -> list[str]:
         ("proof", "manifest" if checkpoint.proved else _alert("not verified: it has no manifest")),
         ("optimizer", _optimizer(checkpoint)),
         *([("states", clean(", ".join(states)))] if states else []),
+        *([("pickles", _names(structure))] if structure else []),
         *(
             [("edited", _alert(f"{clean(', '.join(checkpoint.edited))}, by hand"))]
             if checkpoint.edited
@@ -141,7 +220,40 @@ def _tokenizer(checkpoint: Checkpoint) -> list[str]:
     return table(pairs)
 
 
-def _tensors(tensors: Mapping[str, TensorInfo], each: bool) -> list[str]:
+def _names(structure: Mapping[str, Structure]) -> str:
+    names = {name for said in structure.values() for name in said.refers_to}
+    return f"refer to {plural(len(names), 'name')}, all of tensors and plain data"
+
+
+def _age(created: str) -> str:
+    """Return how long ago something was, as `` (3 hours ago)``; nothing below a minute."""
+    seconds = (datetime.now(timezone.utc) - datetime.fromisoformat(created)).total_seconds()
+    for unit, length in _AGES:
+        if seconds >= length:
+            return f" ({plural(int(seconds // length), unit)} ago)"
+    return ""
+
+
+def _each(tensors: Mapping[str, TensorInfo], measured: Mapping[str, Statistics]) -> list[str]:
+    listed = [
+        (clean(name), clean(info.dtype), shape_text(info.shape), size(info.nbytes))
+        for name, info in tensors.items()
+    ]
+    if not measured:
+        return table(listed, right=frozenset({3}))
+    heads = ("", "", "", "", "min", "max", "mean", "std", "zeros", "NaN", "inf")
+    rows = [(*row, *_values(measured[name])) for name, row in zip(tensors, listed, strict=True)]
+    alert = {9: _alarm, 10: _alarm}
+    return table([heads, *rows], right=frozenset(range(3, len(heads))), style=alert)
+
+
+def _values(values: Statistics) -> tuple[str, ...]:
+    measures = (values.minimum, values.maximum, values.mean, values.std)
+    counts = (values.zeros, values.nan, values.inf)
+    return (*map(number, measures), *(f"{count:,}" for count in counts))
+
+
+def _total(tensors: Mapping[str, TensorInfo]) -> list[str]:
     summary = TensorSummary.of(tensors)
     dtypes = (
         dtype if len(summary.dtypes) == 1 else f"{dtype} ({count})"
@@ -153,14 +265,26 @@ def _tensors(tensors: Mapping[str, TensorInfo], each: bool) -> list[str]:
         size(summary.nbytes),
         clean(", ".join(dtypes)),
     )
-    total = "  " + ", ".join(part for part in parts if part)
-    if not each:
-        return [total]
-    listed = [
-        (clean(name), clean(info.dtype), shape_text(info.shape), size(info.nbytes))
-        for name, info in tensors.items()
+    return ["  " + ", ".join(part for part in parts if part)]
+
+
+def _sharing(structure: Structure | None) -> list[str]:
+    """Return a line for each group of tensors in one storage, and each view of a larger one."""
+    if structure is None:
+        return []
+    told = [f"  tied: {clean(' = '.join(names))}" for names in structure.ties[:_MOST_TIES]]
+    hidden = list(structure.unseen.items())
+    told += [
+        f"  {clean(name)} is a view: {size(nbytes)} of its storage are in no tensor"
+        for name, nbytes in hidden[:_MOST_TIES]
     ]
-    return [*table(listed, right=frozenset({3})), total]
+    more = max(0, len(structure.ties) - _MOST_TIES) + max(0, len(hidden) - _MOST_TIES)
+    return [*told, f"  … and {more:,} more; --json lists all"] if more else told
+
+
+def _alarm(cell: str) -> str:
+    count = cell.replace(",", "").strip()
+    return click.style(cell, fg="red") if count.isdecimal() and int(count) else cell
 
 
 def _files(checkpoint: Checkpoint) -> list[str]:

@@ -127,7 +127,7 @@ def _row(line: _Line) -> tuple[str, str, str, str, str]:
         f"{line.count * module.parameters:,}",
         size(line.count * module.nbytes),
         clean(", ".join(module.dtypes)),
-        "" if module.modules else _shapes(module),
+        _shapes(module),
     )
 
 

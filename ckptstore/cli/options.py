@@ -10,7 +10,16 @@ import click
 
 from ckptstore.cli.messages import be_quiet, be_verbose
 
-__all__ = ["dry_run", "fallback", "json_output", "no_step_and_fallback", "step", "storage", "talk"]
+__all__ = [
+    "dry_run",
+    "fallback",
+    "json_output",
+    "no_step_and_fallback",
+    "step",
+    "storage",
+    "talk",
+    "tensors",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,6 +76,19 @@ fallback = click.option(
 )
 
 dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+
+
+def tensors(command: F) -> F:
+    """Add ``--tensors [GLOB]``, as the argument ``pattern``: None, ``*``, or what was given."""
+    option = click.option(
+        "--tensors",
+        "pattern",
+        is_flag=False,
+        flag_value="*",
+        metavar="[GLOB]",
+        help="List the tensors, or those whose names match, such as '*.weight'.",
+    )
+    return option(command)
 
 
 def no_step_and_fallback(context: click.Context, step: int | None, fallback: bool) -> None:

@@ -16,6 +16,7 @@ import click
 __all__ = [
     "clean",
     "columns",
+    "number",
     "plural",
     "print_json",
     "shape_text",
@@ -53,6 +54,11 @@ def size(n: int) -> str:
     while value >= 999.5 and (following := next(units, None)):
         value, unit = value / 1000, following
     return f"{value:.3g} {unit}" if value < 999.5 else f"{value:,.0f} {unit}"
+
+
+def number(value: float | None) -> str:
+    """Return a measured number in four digits; a dash for none."""
+    return "-" if value is None else f"{value:.4g}"
 
 
 def shape_text(shape: Sequence[int]) -> str:

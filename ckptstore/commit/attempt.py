@@ -49,13 +49,14 @@ from ckptstore.storage.base import (
     Storage,
     UnknownOutcomeError,
 )
+from ckptstore.structure import Structure
 
 __all__ = ["Attempt", "Index"]
 
 log = logging.getLogger(__name__)
 
 # Reads the tensor index of a file that was just written, and refuses what is not safe to load.
-Index = Callable[[Files, str], Mapping[str, TensorInfo] | None]
+Index = Callable[[Files, str], tuple[Mapping[str, TensorInfo], Structure] | None]
 
 _RESERVED = (MANIFEST,)
 
@@ -162,13 +163,17 @@ class Attempt(NewFiles):
         self._digesting[name] = incoming
         self._add(files={name: FileEntry(path=path, digest=incoming.chunked())})
         try:
-            tensors = self._indexed(name, incoming)
+            found = self._indexed(name, incoming)
         except (NotFoundError, SupersededError) as error:
             check_files(self._storage, self.state)
             raise removed(self._storage, self._manifest, path) from error
-        self._add(files={name: replace(self.state.manifest.files[name], tensors=tensors)})
+        if found is not None:
+            entry = self.state.manifest.files[name]
+            self._add(files={name: replace(entry, tensors=found[0], structure=found[1])})
 
-    def _indexed(self, name: str, incoming: Incoming) -> Mapping[str, TensorInfo] | None:
+    def _indexed(
+        self, name: str, incoming: Incoming
+    ) -> tuple[Mapping[str, TensorInfo], Structure] | None:
         """Return the index of a file just written, from its ends where they hold all of it."""
         files = CommittedFiles(self._storage, self.state, edits={})
         try:

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, ClassVar
 from ckptstore.errors import UnsupportedError
 from ckptstore.manifest import Manifest, TensorInfo
 from ckptstore.storage.base import Sink
+from ckptstore.structure import Structure
 
 __all__ = ["Contents", "Files", "Format", "NewFiles", "Reader"]
 
@@ -132,6 +133,22 @@ class Reader(ABC):
     @abstractmethod
     def tensors(self) -> dict[str, TensorInfo]:
         """Return the model's tensors, without reading their bytes and without torch."""
+
+    def tensors_in(self, part: str) -> dict[str, TensorInfo]:
+        """Return the tensors of ``optimizer`` or of a state, as `tensors` does those of the model.
+
+        Where a format cannot say, or has no such part, it returns none.
+        """
+        return {}
+
+    def structure(self) -> dict[str, Structure]:
+        """Return what the pickles in it say beside their tensors, without bytes of these.
+
+        Returns:
+            By what it is about: ``model``, ``optimizer``, or the name of a state. Formats without
+            pickles have nothing to say.
+        """
+        return {}
 
     @abstractmethod
     def load_model(

@@ -13,12 +13,14 @@ Only model.pt has to be there. What is absent is None, and what is unknown is ke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, BinaryIO, ClassVar
 
 from ckptstore import ptfile
 from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError, UnsupportedError
 from ckptstore.formats.base import Contents, Files, Format, NewFiles, Reader
 from ckptstore.manifest import MANIFEST, TensorInfo, plain_name
+from ckptstore.structure import Structure
 from ckptstore.texts import dump_json, parse_json
 
 __all__ = ["BundleFormat"]
@@ -99,14 +101,45 @@ class _BundleReader(Reader):
 
     def tensors(self) -> dict[str, TensorInfo]:
         """Return the model's tensors: from the manifest, or from the directory of model.pt."""
+        self._require(MODEL)
+        return dict(ptfile.repaired(self._index(MODEL)))
+
+    def tensors_in(self, part: str) -> dict[str, TensorInfo]:
+        """Return the tensors of the optimizer or of a state."""
+        name = self._parts().get(part)
+        return dict(self._index(name)) if name in self._names and name is not None else {}
+
+    def _index(self, name: str) -> Mapping[str, TensorInfo]:
         manifest = self._files.manifest
-        entry = manifest.files.get(MODEL) if manifest is not None else None
-        infos = entry.tensors if entry is not None else None
-        if infos is None:
-            self._require(MODEL)
-            with self._files.open(MODEL) as file:
-                infos = ptfile.index(file, self._where(MODEL))
-        return dict(ptfile.repaired(infos))
+        entry = manifest.files.get(name) if manifest is not None else None
+        if entry is not None and entry.tensors is not None:
+            return entry.tensors
+        with self._files.open(name) as file:
+            return ptfile.index(file, self._where(name))
+
+    def _parts(self) -> dict[str, str]:
+        """Return the file of each part that is there."""
+        optimizer = {"optimizer": self._optimizer} if self.has_optimizer and self._optimizer else {}
+        return {"model": MODEL, **optimizer, **self._states}
+
+    def structure(self) -> dict[str, Structure]:
+        """Return what the pickles say: from the manifest, or each from its own file."""
+        parts = self._parts().items()
+        found = {part: self._said(name) for part, name in parts if name in self._names}
+        model = found.get("model")
+        if model is not None:
+            clean = ptfile.repaired_names(name for tie in model.ties for name in tie)
+            ties = tuple(tuple(clean[name] for name in tie) for tie in model.ties)
+            found["model"] = replace(model, ties=ties)
+        return found
+
+    def _said(self, name: str) -> Structure:
+        manifest = self._files.manifest
+        entry = manifest.files.get(name) if manifest is not None else None
+        if entry is not None and entry.structure is not None:
+            return entry.structure
+        with self._files.open(name) as file:
+            return ptfile.read(file, self._where(name)).structure()
 
     def load_model(
         self, names: Sequence[str] | None = None, map_location: Any = "cpu"

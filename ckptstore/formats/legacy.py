@@ -18,6 +18,7 @@ from ckptstore import ptfile
 from ckptstore.errors import CkptstoreError, CorruptionError, NotFoundError, UnsafeError
 from ckptstore.formats.base import Files, Format, Reader
 from ckptstore.manifest import TensorInfo, plain_name
+from ckptstore.structure import Structure
 
 __all__ = ["LegacyFormat"]
 
@@ -92,12 +93,27 @@ class _LegacyReader(Reader):
 
     def tensors(self) -> dict[str, TensorInfo]:
         """Return the model's tensors, from the file's directory and pickle."""
-        stubs = {
-            name: stub
-            for name, stub in self._model(self._pt.root).items()
-            if isinstance(stub, ptfile.TensorStub)
-        }
-        return ptfile.infos(stubs, self._pt.records)
+        return ptfile.infos(self._stubs(), self._pt.records)
+
+    def tensors_in(self, part: str) -> dict[str, TensorInfo]:
+        """Return the tensors of the optimizer or of a further key."""
+        key = _OPTIMIZER if part == "optimizer" else self._extra.get(part)
+        inner = self._pt.root.get(key) if key is not None else None
+        if inner is None:
+            return {}
+        return ptfile.infos(ptfile.flattened(inner, self._where), self._pt.records)
+
+    def structure(self) -> dict[str, Structure]:
+        """Return what the pickle says of the model and of the optimizer."""
+        named = self._pt.named
+        found = {"model": ptfile.structure(self._stubs(), named, None)}
+        if self.has_optimizer:
+            found["optimizer"] = ptfile.structure({}, named, self._pt.root[_OPTIMIZER])
+        return found
+
+    def _stubs(self) -> dict[str, ptfile.TensorStub]:
+        model = self._model(self._pt.root)
+        return {n: stub for n, stub in model.items() if isinstance(stub, ptfile.TensorStub)}
 
     def load_model(
         self, names: Sequence[str] | None = None, map_location: Any = "cpu"

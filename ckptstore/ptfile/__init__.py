@@ -17,7 +17,9 @@ from ckptstore.ptfile.archive import Archive, Record, Spans, read_archive, read_
 from ckptstore.ptfile.crc import crc32
 from ckptstore.ptfile.names import chosen, flattened, repaired, repaired_names, unwrapped
 from ckptstore.ptfile.pickles import unpickle
+from ckptstore.ptfile.structure import structure
 from ckptstore.ptfile.stubs import Size, StorageStub, TensorStub, Token
+from ckptstore.structure import Structure
 
 __all__ = [
     "Archive",
@@ -31,11 +33,13 @@ __all__ = [
     "check_record",
     "check_records",
     "chosen",
+    "flattened",
     "index",
     "infos",
     "read",
     "repaired",
     "repaired_names",
+    "structure",
     "unwrapped",
 ]
 
@@ -53,12 +57,14 @@ class PtFile:
         stubs: every tensor in it, by the keys that lead to it, joined by dots; a wrapper
             ``{"state_dict": ...}`` is left out of the names.
         byteorder: of the numbers in the records: ``little`` or ``big``.
+        named: what the pickle refers to.
     """
 
     archive: Archive
     root: Any
     stubs: Mapping[str, TensorStub]
     byteorder: str
+    named: frozenset[str] = frozenset()
 
     @property
     def records(self) -> Mapping[str, Record]:
@@ -70,13 +76,13 @@ class PtFile:
         """Each tensor by name."""
         return infos(self.stubs, self.records)
 
-    def ties(self) -> list[tuple[str, ...]]:
-        """Return the groups of tensors that look into one and the same record."""
-        groups: dict[str, list[str]] = {}
-        for name, stub in self.stubs.items():
-            if stub.record is not None:
-                groups.setdefault(stub.record, []).append(name)
-        return [tuple(names) for names in groups.values() if len(names) > 1]
+    def structure(self, optimizer: Any = None) -> Structure:
+        """Return what the pickle says beside its tensors.
+
+        Args:
+            optimizer: the part of `root` that is an optimizer's state dict; all of it by default.
+        """
+        return structure(self.stubs, self.named, self.root if optimizer is None else optimizer)
 
 
 def read(file: BinaryIO, where: str) -> PtFile:
@@ -95,7 +101,7 @@ def read(file: BinaryIO, where: str) -> PtFile:
     archive = read_archive(spans, where)
     data = _record(spans, archive, "data.pkl", _MOST_PICKLE)
     sizes = {name: record.size for name, record in archive.records.items()}
-    root = unpickle(data, sizes, where)
+    root, named = unpickle(data, sizes, where)
     byteorder = "little"
     record = archive.records.get("byteorder")
     if record is not None and record.size > len(byteorder):
@@ -106,7 +112,7 @@ def read(file: BinaryIO, where: str) -> PtFile:
         raise CorruptionError(
             f"{where} is damaged: its byte order is {byteorder!r}; restore it from a good copy"
         )
-    return PtFile(archive, root, flattened(root, where), byteorder)
+    return PtFile(archive, root, flattened(root, where), byteorder, named)
 
 
 def index(file: BinaryIO, where: str) -> dict[str, TensorInfo]:

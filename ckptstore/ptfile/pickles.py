@@ -9,9 +9,11 @@ set, or copy a long list again and again.
 
 from __future__ import annotations
 
+import pickletools
 import struct
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ckptstore.errors import CorruptionError, UnsafeError
@@ -26,12 +28,16 @@ _MOST_STEPS = 10_000_000
 _FREE_BYTES = 64 * 2**20
 _BYTES_FOR_EACH = 20
 _MOST_SHOWN = 200
+_MOST_REFUSED = 9
+_LOOKED_THROUGH = 2**18
 _PYTHON_2 = {"__builtin__": "builtins"}
 _DICTS = (dict, OrderedDict, Counter)
 
 
-def unpickle(data: bytes, sizes: dict[str, int], where: str) -> Any:
-    """Return what a pickle holds, with stubs in the place of all that is torch's.
+def unpickle(data: bytes, sizes: dict[str, int], where: str) -> tuple[Any, frozenset[str]]:
+    """Return what a pickle holds, with stubs in the place of all that is torch's, and its names.
+
+    The names are those of what it refers to, such as ``collections.OrderedDict``.
 
     Args:
         data: the pickle.
@@ -44,7 +50,7 @@ def unpickle(data: bytes, sizes: dict[str, int], where: str) -> Any:
     """
     machine = _Machine(data, sizes, where)
     try:
-        return machine.run()
+        return machine.run(), frozenset(machine.named)
     except (
         ArithmeticError,
         AttributeError,
@@ -61,9 +67,26 @@ def unpickle(data: bytes, sizes: dict[str, int], where: str) -> Any:
         ) from error
 
 
+def _called(module: str, name: str) -> str:
+    return f"{_PYTHON_2.get(module, module)}.{name}"
+
+
+def _refused(rest: bytes) -> list[str]:
+    """Return some more names that a pickle refers to and that are not on the list."""
+    found: dict[str, None] = {}
+    with suppress(Exception):  # What a stranger wrote need not be a pickle at all.
+        for opcode, argument, _ in pickletools.genops(rest[:_LOOKED_THROUGH]):
+            if opcode.name == "GLOBAL" and len(found) < _MOST_REFUSED:
+                name = str(argument).replace(" ", ".", 1)
+                if name not in ALLOWED:
+                    found[name[:_MOST_SHOWN]] = None
+    return list(found)
+
+
 class _Machine:
     def __init__(self, data: bytes, sizes: dict[str, int], where: str) -> None:
         self.at = 0
+        self.named: set[str] = set()
         self._data = data
         self._sizes = sizes
         self._where = where
@@ -127,15 +150,17 @@ class _Machine:
 
     def _global(self) -> None:
         module, name = self._line(), self._line()
-        found = ALLOWED.get(f"{_PYTHON_2.get(module, module)}.{name}")
+        found = ALLOWED.get(_called(module, name))
         if found is None:
             place = _path([*self._below, self._stack])
-            named = f"{module}.{name}"[:_MOST_SHOWN]
+            refused = f"{module}.{name}"[:_MOST_SHOWN]
+            also = "".join(f", {other}" for other in _refused(self._data[self.at :]))
             raise UnsafeError(
-                f"{self._where} holds more than tensors ({named}{place}), so reading it "
+                f"{self._where} holds more than tensors ({refused}{place}{also}), so reading it "
                 "would run code; nothing was run. Where you trust its origin, load it there, turn "
                 "that value into numbers, text, lists, dicts or tensors, and save it again"
             )
+        self.named.add(_called(module, name))
         self._stack.append(found)
 
     def _persistent(self) -> None:

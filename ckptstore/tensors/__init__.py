@@ -22,12 +22,14 @@ from ckptstore.tensors.modules import (
 from ckptstore.tensors.optimizers import check_optimizer
 from ckptstore.tensors.saving import Checked, checked, save
 from ckptstore.tensors.staging import cores_to_spare
+from ckptstore.tensors.values import distance, statistics
 
 __all__ = [
     "Checked",
     "check_optimizer",
     "checked",
     "cores_to_spare",
+    "distance",
     "fill",
     "fillable",
     "fits",
@@ -39,4 +41,5 @@ __all__ = [
     "save",
     "state_dict_of",
     "state_of",
+    "statistics",
 ]

@@ -92,6 +92,9 @@ class FaultyStorage(Storage):
         self._fault = fault
         self._unfinished: list[object] = []
 
+    def elsewhere(self) -> None:
+        """Return None: no other process has the fault."""
+
     def list(self, folder: str = "") -> Listing:
         """See `Storage.list`."""
         found: Listing = self._do("list", folder, lambda: self._real.list(folder))

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from ckptstore.cli import main
 from ckptstore.cli.group import LazyGroup
 
-COMMANDS = ("convert", "doctor", "inspect", "ls", "plugins", "rm", "sync", "verify")
+COMMANDS = ("convert", "diff", "doctor", "inspect", "ls", "plugins", "rm", "sync", "verify")
 HEAVY = ("torch", "fsspec", "s3fs", "tiktoken", "numpy", "botocore")
 
 
@@ -105,7 +105,7 @@ def test_an_unknown_command_lists_those_that_there_are() -> None:
     result = CliRunner().invoke(main, ["zzz"])
 
     assert result.exit_code == 2
-    assert "there are convert, doctor, inspect" in result.stderr
+    assert "there are convert, diff, doctor, inspect" in result.stderr
 
 
 @pytest.mark.parametrize(

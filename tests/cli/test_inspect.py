@@ -34,6 +34,7 @@ def test_json_has_the_documented_fields(run: Run, dante: Path) -> None:
     assert result.exit_code == 0
     assert result.stderr == ""
     assert list(document) == [
+        "schema",
         "location",
         "format",
         "generation",
@@ -49,10 +50,15 @@ def test_json_has_the_documented_fields(run: Run, dante: Path) -> None:
         "training_state",
         "metrics",
         "has_optimizer",
+        "optimizer",
         "states",
         "tensors",
+        "ties",
+        "unseen",
+        "refers_to",
         "files",
     ]
+    assert document["schema"] == 1
     assert document["format"] == "bundle"
     assert (document["generation"], document["step"]) == (1, 100)
     assert document["config"]["n_embd"] == 8
@@ -112,6 +118,7 @@ def test_a_person_sees_every_section(run: Run, dante: Path) -> None:
         "tokenizer",
         "training state",
         "metrics",
+        "optimizer",
         "modules",
         "tensors",
         "files",
@@ -293,3 +300,115 @@ def test_python_m_runs_the_same_command(shell: Callable[..., Any], dante: Path) 
 
     assert done.returncode == 0
     assert json.loads(done.stdout)["step"] == 100
+
+
+def test_a_person_sees_what_the_optimizer_is(run: Run, dante: Path) -> None:
+    shown = facts(sections(run("inspect", dante).stdout)["optimizer"])
+
+    assert shown["kind"] == "AdamW"
+    assert shown["covers"] == "2 parameters in 1 group"
+    assert shown["keeps"] == "step (2), exp_avg (2), exp_avg_sq (2)"
+    assert shown["settings"].startswith("lr 0.001, betas [0.9, 0.999], eps 1e-08, weight_decay")
+    document = json.loads(run("inspect", dante, "--json").stdout)
+    assert document["optimizer"]["kind"] == "AdamW"
+    assert document["optimizer"]["slots"] == {"step": 2, "exp_avg": 2, "exp_avg_sq": 2}
+
+
+@pytest.mark.parametrize(
+    "kind", ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop"]
+)
+def test_torchs_optimizers_are_told_apart(run: Run, tmp_path: Path, save: Save, kind: str) -> None:
+    import torch
+
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = getattr(torch.optim, kind)([weight])
+    weight.grad = torch.ones(2)
+    optimizer.step()
+    save(tmp_path / "x", model={"w": weight}, optimizer=optimizer)
+
+    found = json.loads(run("inspect", tmp_path / "x", "--json").stdout)["optimizer"]["kind"]
+
+    assert found == kind
+
+
+def test_tied_tensors_and_what_pickles_refer_to_are_shown(
+    run: Run, tmp_path: Path, save: Save
+) -> None:
+    import torch
+
+    weight = torch.ones(2, 2)
+    save(tmp_path / "x", model={"emb": weight, "head": weight})
+
+    shown = run("inspect", tmp_path / "x").stdout
+
+    assert "  tied: emb = head\n" in shown
+    assert "refer to 3 names, all of tensors and plain data" in shown
+
+
+def test_only_the_tensors_whose_names_match_are_listed(run: Run, dante: Path) -> None:
+    shown = sections(run("inspect", dante, "--tensors", "*.bias").stdout)["tensors"]
+
+    assert [line.split()[0] for line in shown] == ["head.bias", "2"]
+    refused = run("inspect", dante, "--tensors", "*.gain")
+    assert refused.exit_code == 2
+    assert "no tensor is called like '*.gain'" in refused.stderr
+
+
+def test_the_location_may_stand_behind_the_option(run: Run, dante: Path) -> None:
+    assert run("inspect", "--tensors", dante).stdout == run("inspect", dante, "--tensors").stdout
+    assert run("inspect").exit_code == 2
+
+
+def test_statistics_are_told_of_the_tensors_asked_for(run: Run, tmp_path: Path, save: Save) -> None:
+    import torch
+
+    model = {"a": torch.tensor([0.0, 1.0, 3.0, float("nan")]), "b": torch.ones(3)}
+    save(tmp_path / "x", model=model)
+
+    lines = sections(run("inspect", tmp_path / "x", "--stats").stdout)["tensors"]
+    document = json.loads(run("inspect", tmp_path / "x", "--stats", "--json").stdout)
+
+    assert lines[0].split() == ["min", "max", "mean", "std", "zeros", "NaN", "inf"]
+    assert lines[1].split()[:5] == ["a", "float32", "4", "16", "B"]
+    assert lines[1].split()[5:] == ["0", "3", "1.333", "1.247", "1", "1", "0"]
+    assert document["statistics"]["b"] == {
+        "minimum": 1.0,
+        "maximum": 1.0,
+        "mean": 1.0,
+        "std": 0.0,
+        "nan": 0,
+        "inf": 0,
+        "zeros": 0,
+    }
+    assert "tensor_index" not in document
+
+
+def test_the_age_of_a_checkpoint_is_told(run: Run, dante: Path) -> None:
+    from ckptstore.cli.inspected import _age
+
+    assert _age("2020-01-01T00:00:00+00:00").endswith(" days ago)")
+    assert facts(sections(run("inspect", dante).stdout)[str(dante)])["saved"].endswith("0.1.0")
+
+
+def test_an_error_names_all_that_a_pickle_refers_to(run: Run, tmp_path: Path) -> None:
+    import os
+    import runpy
+
+    import torch
+
+    class Runs:
+        def __init__(self, function: object) -> None:
+            self.function = function
+
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return self.function, ("true",)
+
+    folder = tmp_path / "x"
+    folder.mkdir()
+    hostile = {"a": Runs(os.system), "b": Runs(runpy.run_path), "c": Runs(os.system)}
+    torch.save(hostile, folder / "model.pt")
+
+    result = run("inspect", folder)
+
+    assert result.exit_code == 5
+    assert "(posix.system at 'a', runpy.run_path)" in result.stderr

@@ -119,7 +119,7 @@ def test_ties_are_visible(saved):
 
     content = ptfile.read(io.BytesIO(saved({"a": weight, "b": weight, "c": torch.ones(2)})), "x.pt")
 
-    assert content.ties() == [("a", "b")]
+    assert content.structure().ties == (("a", "b"),)
     assert content.stubs["a"].record == content.stubs["b"].record
 
 

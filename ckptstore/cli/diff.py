@@ -1,0 +1,149 @@
+"""``ckptstore diff``: what two checkpoints do not have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ckptstore.cli import options, screen
+from ckptstore.cli.progress import Bar
+from ckptstore.cli.screen import clean, number, plural, shape_text, table, value_text
+
+if TYPE_CHECKING:
+    from ckptstore.differences import Change, Difference, TensorChange
+
+__all__ = ["command"]
+
+SCHEMA = 1
+_MOST_TENSORS = 20
+_SIGNS = {"added": "+", "removed": "-", "changed": "~", "reshaped": "~"}
+_COLOURS = {"+": "green", "-": "red", "~": "yellow"}
+
+
+@click.command("diff")
+@click.argument("before")
+@click.argument("after")
+@options.json_output
+@options.tensors
+@click.option(
+    "--stats",
+    is_flag=True,
+    help="Tell how far changed tensors are apart: relative L2 and cosine. Reads these.",
+)
+@click.option("--exit-code", is_flag=True, help="Exit with 1 where something differs.")
+@options.storage
+@options.talk
+@click.pass_context
+def command(
+    context: click.Context,
+    before: str,
+    after: str,
+    as_json: bool,
+    pattern: str | None,
+    stats: bool,
+    exit_code: bool,
+    storage_options: dict[str, Any] | None,
+) -> None:
+    """Show what differs between two checkpoints.
+
+    No weights are read. Config, tokenizer, training state and the optimizer's
+    settings as they were and as they are; tensors by their checksums. BEFORE
+    and AFTER may be of any format, on any storage.
+    """
+    import ckptstore
+
+    with Bar() as bar:
+        found = ckptstore.diff(
+            before, after, statistics=stats, storage_options=storage_options, progress=bar
+        )
+    if as_json:
+        screen.print_json(_document(found))
+    else:
+        for line in _lines(found, pattern):
+            click.echo(line)
+    if exit_code and not found.same:
+        context.exit(1)
+
+
+def _lines(found: Difference, pattern: str | None) -> Iterator[str]:
+    yield click.style(f"{clean(found.before)} -> {clean(found.after)}", bold=True)
+    for name, changes in found.json.items():
+        if changes:
+            yield from ("", click.style(name, bold=True))
+            yield from table([_row(change) for change in changes], style={0: _sign})
+    for part in found.tensors:
+        yield from _part(found, part, pattern)
+    if found.same:
+        yield from ("", "nothing differs")
+
+
+def _row(change: Change) -> tuple[str, str, str]:
+    from ckptstore.differences import ABSENT
+
+    old, new = change.before, change.after
+    sign = "+" if old is ABSENT else "-" if new is ABSENT else "~"
+    values = [value_text(value) for value in (old, new) if value is not ABSENT]
+    return sign, clean(change.path), " -> ".join(values)
+
+
+def _part(found: Difference, part: str, pattern: str | None) -> Iterator[str]:
+    changes, alike, unsure = found.tensors[part], found.alike[part], found.unsure[part]
+    counts = dict.fromkeys(_COLOURS, 0)
+    for change in changes:
+        counts[_SIGNS[change.kind]] += 1
+    words = zip(("added", "removed", "changed"), counts.values(), strict=True)
+    said = [plural(alike, "tensor") + " the same", *(f"{n:,} {word}" for word, n in words if n)]
+    if unsure:
+        said.append(f"{len(unsure):,} without checksums")
+    yield from ("", click.style(f"tensors of the {clean(part)}", bold=True))
+    chosen = [change for change in changes if fnmatchcase(change.name, pattern or "*")]
+    shown = chosen if pattern else chosen[:_MOST_TENSORS]
+    yield from table([_tensor_row(change) for change in shown], style={0: _sign})
+    if len(shown) < len(chosen):
+        yield f"  … and {len(chosen) - len(shown):,} more; --tensors lists all"
+    yield f"  {', '.join(said)}"
+
+
+def _tensor_row(change: TensorChange) -> tuple[str, str, str, str]:
+    forms = [
+        f"{clean(info.dtype)} {shape_text(info.shape)}"
+        for info in (change.before, change.after)
+        if info is not None
+    ]
+    apart = change.distance
+    told = ""
+    if apart is not None:
+        told = f"relative L2 {number(apart.relative_l2)}, cosine {number(apart.cosine)}"
+    return _SIGNS[change.kind], clean(change.name), " -> ".join(dict.fromkeys(forms)), told
+
+
+def _sign(cell: str) -> str:
+    return click.style(cell, fg=_COLOURS.get(cell.strip()))
+
+
+def _document(found: Difference) -> dict[str, Any]:
+    from ckptstore.differences import ABSENT
+
+    def change_of(change: Change) -> dict[str, Any]:
+        sides = {"before": change.before, "after": change.after}
+        return {"path": change.path, **{k: v for k, v in sides.items() if v is not ABSENT}}
+
+    return {
+        "schema": SCHEMA,
+        "before": found.before,
+        "after": found.after,
+        "same": found.same,
+        "changes": {name: [change_of(c) for c in changes] for name, changes in found.json.items()},
+        "tensors": {
+            part: {
+                "alike": found.alike[part],
+                "unsure": found.unsure[part],
+                "changed": [{"kind": change.kind, **asdict(change)} for change in changes],
+            }
+            for part, changes in found.tensors.items()
+        },
+    }

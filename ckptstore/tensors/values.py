@@ -1,0 +1,158 @@
+"""Looks at the values of tensors, a piece at a time, in double precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ckptstore.errors import UnsupportedError
+from ckptstore.statistics import Distance, Statistics
+
+__all__ = ["distance", "statistics"]
+
+_PIECE = 2**22
+
+
+def statistics(tensor: torch.Tensor) -> Statistics:
+    """Return what the values of a tensor are like; of one on the meta device nothing is known.
+
+    Raises:
+        UnsupportedError: it shows far more values than its storage has.
+    """
+    total = _Sums()
+    for piece in _pieces(tensor):
+        total.add(piece)
+    repeated = _repeats(tensor)
+    if tensor.layout is not torch.strided and not tensor.is_nested:
+        total.add_zeros(tensor.numel() - total.seen)
+    if not total.count:
+        return Statistics(None, None, None, None, total.nan, total.inf, total.zeros)
+    return Statistics(
+        total.low,
+        total.high,
+        total.mean,
+        math.sqrt(total.squares / total.count),
+        total.nan * repeated,
+        total.inf * repeated,
+        total.zeros * repeated,
+    )
+
+
+def distance(before: torch.Tensor, after: torch.Tensor) -> Distance | None:
+    """Return how far a tensor is from what it was; None where they are not comparable so.
+
+    That is, where their shapes differ, or where not all values of both are in memory.
+    """
+    both_dense = before.layout is torch.strided and after.layout is torch.strided
+    if before.shape != after.shape or not both_dense or before.is_meta or after.is_meta:
+        return None
+    if _repeats(before) > 1 or _repeats(after) > 1:
+        return None
+    old = new = both = change = 0.0
+    for one, two in zip(_pieces(before), _pieces(after), strict=True):
+        old += float(one @ one)
+        new += float(two @ two)
+        both += float(one @ two)
+        change += float((two - one) @ (two - one))
+    relative = math.sqrt(change / old) if old else None
+    cosine = both / math.sqrt(old * new) if old and new else None
+    return Distance(relative, cosine if cosine is None else min(1.0, max(-1.0, cosine)))
+
+
+@dataclass
+class _Sums:
+    """What was seen of some values, a piece at a time."""
+
+    seen: int = 0
+    count: int = 0
+    nan: int = 0
+    inf: int = 0
+    zeros: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+
+    def add(self, piece: torch.Tensor) -> None:
+        """Take some values in double precision."""
+        finite = piece[torch.isfinite(piece)]
+        lost = int(torch.isnan(piece).sum())
+        self.seen += len(piece)
+        self.nan += lost
+        self.inf += len(piece) - len(finite) - lost
+        self.zeros += int((finite == 0).sum())
+        if len(finite):
+            self.low = min(self.low, float(finite.min()))
+            self.high = max(self.high, float(finite.max()))
+            mean = float(finite.mean())
+            self._merge(len(finite), mean, float(((finite - mean) ** 2).sum()))
+
+    def add_zeros(self, count: int) -> None:
+        """Take the values of a sparse tensor that are not written down."""
+        if count > 0:
+            self.zeros += count
+            self.low, self.high = min(self.low, 0.0), max(self.high, 0.0)
+            self._merge(count, 0.0, 0.0)
+
+    def _merge(self, count: int, mean: float, squares: float) -> None:
+        # Two sets of values are merged by their means (Chan, Golub and LeVeque, 1979).
+        apart, whole = mean - self.mean, self.count + count
+        self.squares += squares + apart**2 * self.count * count / whole
+        self.mean += apart * count / whole
+        self.count = whole
+
+
+def _repeats(tensor: torch.Tensor) -> int:
+    """Return how often an expanded tensor shows each of its values; 1 for any other."""
+    if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_meta:
+        return 1
+    return math.prod(n for n, step in _sizes(tensor) if not step and n)
+
+
+def _pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the values that are in memory, as double precision, some at a time.
+
+    Raises:
+        UnsupportedError: there are far more than in the storage that they are in.
+    """
+    values = tensor.detach()
+    if values.is_meta:
+        return
+    if values.layout is torch.sparse_coo:
+        values = values._values()
+    elif values.is_nested or values.layout is not torch.strided:
+        values = values.values()
+    if values.is_quantized:
+        values = values.dequantize()
+    # What was expanded shows one value many times.
+    values = values[tuple(slice(None if step else 1) for _, step in _sizes(values))]
+    held = values.untyped_storage().nbytes() // values.element_size()
+    if values.numel() > 2 * held + _PIECE:
+        raise UnsupportedError(
+            f"a tensor shows {values.numel()} values of a storage of {held}; they are not told"
+        )
+    for part in _parts(values):
+        flat = part.reshape(-1)
+        yield (flat.abs() if flat.is_complex() else flat).to(torch.float64)
+
+
+def _parts(values: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Part a tensor into pieces of a few million values, by its shape alone."""
+    if values.numel() <= _PIECE:
+        if values.numel():
+            yield values
+        return
+    rows = _PIECE // max(1, values.numel() // len(values))
+    for start in range(0, len(values), max(1, rows)):
+        if rows:
+            yield values[start : start + rows]
+        else:
+            yield from _parts(values[start])
+
+
+def _sizes(tensor: torch.Tensor) -> list[tuple[int, int]]:
+    """Return size and stride of each dimension."""
+    return list(zip(tensor.shape, tensor.stride(), strict=True))
