@@ -51,6 +51,39 @@ class TestSync:
         for name in ("model.pt", "optimizer.pt", "config.json", "training_state.json"):
             assert (tmp_path / "back" / name).read_bytes() == (source / name).read_bytes()
 
+    def test_a_source_that_is_replaced_meanwhile_is_copied_as_it_is_then(
+        self, location, source, tmp_path, caplog
+    ):
+        url, options = location
+        caplog.set_level("INFO", logger="ckptstore")
+        replaced = []
+
+        def replace_it(event):
+            if not replaced:
+                replaced.append(event)
+                ckptstore.save(source, model={"w": torch.full((9,), 8.0)}, step=8)
+
+        done = ckptstore.sync(source, url, storage_options=options, progress=replace_it)
+
+        assert (done.step, done.changed) == (8, True)
+        checkpoint = ckptstore.open(url, storage_options=options)
+        assert checkpoint.step == 8
+        assert checkpoint.load_model()["w"].tolist() == [8.0] * 9
+        assert checkpoint.verify().sound
+        assert "was replaced while it was copied; starting over" in caplog.text
+
+    def test_a_source_that_is_replaced_again_and_again_is_given_up(self, source, tmp_path):
+        steps = iter(range(8, 100))
+
+        def replace_it(event):
+            ckptstore.save(source, model={"w": torch.ones(9)}, step=next(steps))
+
+        with pytest.raises(ckptstore.SupersededError):
+            ckptstore.sync(source, tmp_path / "copy", progress=replace_it)
+
+        with pytest.raises(ckptstore.NotFoundError):
+            ckptstore.open(tmp_path / "copy")
+
     def test_equal_is_left_alone(self, location, source):
         url, options = location
         ckptstore.sync(source, url, storage_options=options)
