@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ckptstore.hookspecs import hookimpl
     from ckptstore.opening import open
     from ckptstore.store import Keep, Store, save
-    from ckptstore.transfer import convert, sync
+    from ckptstore.transfer import convert, sync, sync_steps
 
 __version__ = "0.1.0"
 
@@ -51,6 +51,7 @@ __all__ = [
     "open",
     "save",
     "sync",
+    "sync_steps",
 ]
 
 _HOMES = {
@@ -63,6 +64,7 @@ _HOMES = {
     "open": "opening",
     "save": "store",
     "sync": "transfer",
+    "sync_steps": "transfer",
 }
 
 

@@ -43,8 +43,13 @@ class Bar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Leave a clean line; the next event draws anew."""
         if self._drawn:
             _draw("", end="\r")
+            self._drawn = False
 
     def __call__(self, event: Progress) -> None:
         """Take one event."""

@@ -2,7 +2,7 @@
 
 from ckptstore.progress import OnProgress, Progress
 from ckptstore.transfer.converting import convert
-from ckptstore.transfer.copying import sync
+from ckptstore.transfer.copying import sync, sync_steps
 from ckptstore.transfer.report import Transfer
 
-__all__ = ["OnProgress", "Progress", "Transfer", "convert", "sync"]
+__all__ = ["OnProgress", "Progress", "Transfer", "convert", "sync", "sync_steps"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -35,10 +36,11 @@ from ckptstore.opening import Location, open
 from ckptstore.progress import OnProgress, Progress
 from ckptstore.saving import index
 from ckptstore.storage.base import Storage
+from ckptstore.storage.shown import without_secrets
 from ckptstore.transfer.nearby import Nearby, read_exactly
 from ckptstore.transfer.report import Transfer
 
-__all__ = ["sync"]
+__all__ = ["sync", "sync_steps"]
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +96,66 @@ def sync(
     raise AssertionError
 
 
+def sync_steps(
+    source: Location,
+    destination: Location,
+    *,
+    last: int | None = None,
+    optimizer: bool = True,
+    prove: bool = False,
+    dry_run: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: OnProgress | None = None,
+) -> Iterator[Transfer]:
+    """Copy the steps of a history to another history, one after the other.
+
+    Guarantee: that of `sync`, for each step; each is committed by itself, in ascending order, so
+    that a copy which was interrupted goes on where it was. Steps that only the destination has
+    stay there. A step that the source removes meanwhile is left out, and logged.
+
+    Args:
+        source: path or URL of a history.
+        destination: path or URL of a history, or where one is to be.
+        last: how many of the highest steps; all by default.
+        optimizer, prove, dry_run, storage_options, progress: as in `sync`.
+
+    Yields:
+        What was done with each step, as soon as it is committed.
+
+    Raises:
+        NotFoundError: the source has no steps.
+        ConflictError: the destination holds a single checkpoint, or a step with other content.
+        CorruptionError, UnsafeError, StorageError: of either side.
+    """
+    place = storage.connect(destination, storage_options)
+    there = steps(storage.connect(source, storage_options))
+    if not there:
+        raise NotFoundError(
+            f"there is no history at {without_secrets(os.fspath(source))}; "
+            "without --all and --last its newest state is copied"
+        )
+    if newest_generation(place) is not None:
+        raise ConflictError(
+            f"{place.location} holds a single checkpoint; choose another destination for steps"
+        )
+    for step in there if last is None else there[-last:]:
+        try:
+            origin = open(source, step=step, storage_options=storage_options)
+            yield _sync(
+                origin,
+                place,
+                optimizer=optimizer,
+                prove=prove,
+                dry_run=dry_run,
+                progress=progress,
+                history=True,
+            )
+        except (NotFoundError, SupersededError) as error:
+            if step in steps(storage.connect(source, storage_options)):
+                raise
+            log.warning("step %s was removed while it was copied, and is left out: %s", step, error)
+
+
 def _sync(
     origin: Checkpoint,
     place: Storage,
@@ -102,6 +164,7 @@ def _sync(
     prove: bool,
     dry_run: bool,
     progress: OnProgress | None,
+    history: bool = False,
 ) -> Transfer:
     """Copy one state, or raise `SupersededError` where it goes meanwhile."""
     if not origin.reader.for_inference():
@@ -114,7 +177,8 @@ def _sync(
     if not origin.proved:
         origin.tensors()  # Damage is named where it is, before anything is written elsewhere.
     there = _state_at(place, origin.step)
-    copy = _Copy(origin, place, there, optimizer=optimizer, prove=prove, progress=progress)
+    history = history or (newest_generation(place) is None and bool(steps(place)))
+    copy = _Copy(origin, place, there, history, optimizer=optimizer, prove=prove, progress=progress)
     if there is not None and copy.same_as(there) and copy.all_spared():
         return copy.report(there, changed=False)
     copy.check_free()
@@ -132,12 +196,14 @@ class _Copy:
         origin: Checkpoint,
         place: Storage,
         there: Committed | None,
+        history: bool,
         *,
         optimizer: bool,
         prove: bool,
         progress: OnProgress | None,
     ) -> None:
         self._origin = origin
+        self._history = history
         self._files: Files = origin.source
         self._place = place
         self._there = there
@@ -173,7 +239,7 @@ class _Copy:
         Raises:
             ConflictError: a file stands in the way that is no checkpoint's; nothing was written.
         """
-        if newest_generation(self._place) is None and steps(self._place):
+        if self._history:
             return  # A step has a folder of its own.
         ours = {
             *self._origin.reader.for_inference(),
@@ -203,7 +269,7 @@ class _Copy:
             resident=False,
             anew=self._there is not None and self.same_as(self._there),
         )
-        if newest_generation(self._place) is None and steps(self._place):
+        if self._history:
             return save_step(self._place, save, overwrite=False)
         return save_generation(self._place, save)
 
