@@ -9,7 +9,7 @@ import click
 from ckptstore.cli import options
 from ckptstore.cli.group import error_line
 from ckptstore.cli.messages import say
-from ckptstore.cli.moved import moved_line
+from ckptstore.cli.moved import moved_line, proof_lines
 from ckptstore.cli.progress import Bar
 from ckptstore.errors import CkptstoreError, NotFoundError
 
@@ -34,6 +34,9 @@ __all__ = ["command"]
 @options.fallback
 @options.dry_run
 @click.option("--overwrite", is_flag=True, help="Replace a destination that differs.")
+@click.option(
+    "--report", is_flag=True, help="List every tensor with its checksums before and after."
+)
 @options.storage
 @options.talk
 @click.pass_context
@@ -46,6 +49,7 @@ def command(
     fallback: bool,
     dry_run: bool,
     overwrite: bool,
+    report: bool,
     storage_options: dict[str, Any] | None,
 ) -> None:
     """Convert SOURCE to the bundle, or to another format.
@@ -70,6 +74,9 @@ def command(
                 storage_options=storage_options,
                 progress=bar,
             )
+        if report:
+            for line in proof_lines(transfer):
+                click.echo(line)
         say(moved_line(transfer, "write", dry_run=dry_run))
 
     if source is not None:

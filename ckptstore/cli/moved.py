@@ -1,15 +1,19 @@
-"""The one line that ``convert`` and ``sync`` end with."""
+"""The one line that ``convert`` and ``sync`` end with, and what proves a conversion."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ckptstore.cli.screen import plural, size
+import click
+
+from ckptstore.cli.screen import clean, plural, shape_text, size, table
 
 if TYPE_CHECKING:
+    from ckptstore.manifest import TensorInfo
     from ckptstore.transfer import Transfer
 
-__all__ = ["moved_line"]
+__all__ = ["moved_line", "proof_lines"]
 
 _DONE = {"copy": "copied", "write": "wrote"}
 
@@ -31,9 +35,33 @@ def moved_line(transfer: Transfer, verb: str, *, dry_run: bool) -> str:
         parts.append(_spared(transfer))
     if transfer.edited:
         parts.append(f"hand edits of {', '.join(transfer.edited)} carried over")
+    proved = sum(map(len, transfer.proofs.values()))
+    if proved:
+        parts.append(f"{plural(proved, 'tensor')} proved the same")
     if transfer.step is not None:
         parts.append(f"step {transfer.step}")
     return f"{ways}: {', '.join(parts)}"
+
+
+def proof_lines(transfer: Transfer) -> Iterator[str]:
+    """Yield a table for each part: tensor, dtype, shape, and its record's CRC-32 on both sides."""
+    for part, proofs in transfer.proofs.items():
+        yield click.style(f"tensors of the {clean(part)}", bold=True)
+        yield from table(
+            (
+                clean(proof.name),
+                clean(proof.after.dtype),
+                shape_text(proof.after.shape),
+                f"{_crc(proof.before)} -> {_crc(proof.after)}",
+                "" if proof.before.crc32 == proof.after.crc32 else "values compared",
+            )
+            for proof in proofs
+        )
+        yield ""
+
+
+def _crc(info: TensorInfo) -> str:
+    return "none" if info.crc32 is None else f"{info.crc32:08x}"
 
 
 def _spared(transfer: Transfer) -> str:

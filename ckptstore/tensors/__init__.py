@@ -22,10 +22,11 @@ from ckptstore.tensors.modules import (
 from ckptstore.tensors.optimizers import check_optimizer
 from ckptstore.tensors.saving import Checked, checked, save
 from ckptstore.tensors.staging import cores_to_spare
-from ckptstore.tensors.values import distance, statistics
+from ckptstore.tensors.values import alike, distance, statistics
 
 __all__ = [
     "Checked",
+    "alike",
     "check_optimizer",
     "checked",
     "cores_to_spare",

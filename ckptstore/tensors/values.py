@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from ckptstore.errors import UnsupportedError
 from ckptstore.statistics import Distance, Statistics
 
-__all__ = ["distance", "statistics"]
+__all__ = ["alike", "distance", "statistics"]
 
 _PIECE = 2**22
 
@@ -39,6 +40,38 @@ def statistics(tensor: torch.Tensor) -> Statistics:
         total.inf * repeated,
         total.zeros * repeated,
     )
+
+
+def alike(one: Any, two: Any) -> bool:
+    """Whether two objects hold the same: containers, plain values, and tensors bit for bit."""
+    if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):
+        form = (one.dtype, one.shape, one.layout) == (two.dtype, two.shape, two.layout)
+        if not form or one.is_meta or one.is_quantized:
+            return form and (one.is_meta or torch.equal(one, two))
+        if one.is_nested:
+            return alike(list(one.unbind()), list(two.unbind()))
+        if one.layout is not torch.strided:
+            return alike(_made_of(one), _made_of(two))
+        pairs = zip(_parts(one.detach()), _parts(two.detach()), strict=True)
+        return all(torch.equal(_bytes(mine), _bytes(theirs)) for mine, theirs in pairs)
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        return one.keys() == two.keys() and all(alike(one[key], two[key]) for key in one)
+    if isinstance(one, (list, tuple)) and isinstance(two, (list, tuple)):
+        return len(one) == len(two) and all(map(alike, one, two))
+    return bool(one == two or (one != one and two != two))
+
+
+def _made_of(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """Return the dense tensors that a sparse one is made of."""
+    if tensor.layout is torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+
+
+def _bytes(values: torch.Tensor) -> torch.Tensor:
+    return values.contiguous().reshape(-1).view(torch.uint8)
 
 
 def distance(before: torch.Tensor, after: torch.Tensor) -> Distance | None:

@@ -15,11 +15,12 @@ from ckptstore.commit.save import save_generation
 from ckptstore.errors import ConflictError, UnsupportedError
 from ckptstore.formats.base import Contents, NewFiles
 from ckptstore.manifest import Manifest
-from ckptstore.opening import Location, open
+from ckptstore.opening import Location, open, open_state
 from ckptstore.progress import OnProgress, Progress
 from ckptstore.saving import save_of
 from ckptstore.storage.base import Held, Sink, Storage
 from ckptstore.texts import dump_json
+from ckptstore.transfer.proving import proved_same
 from ckptstore.transfer.report import Transfer
 
 __all__ = ["convert"]
@@ -44,7 +45,7 @@ def convert(
     """Write a checkpoint of any format as another, by default beside the old file.
 
     Guarantee: the source is read, never changed or deleted; tensors, optimizer state and JSON
-    fields are the same afterwards.
+    fields are the same afterwards. That the tensors are is seen, one by one, and reported.
 
     Args:
         source: path or URL of a checkpoint or of a single file.
@@ -60,7 +61,8 @@ def convert(
     Raises:
         ConflictError: the destination holds a different checkpoint.
         UnsupportedError: the format cannot be written, or does not exist.
-        NotFoundError, CorruptionError, UnsafeError, StorageError: of either side.
+        NotFoundError, CorruptionError, UnsafeError, StorageError: of either side. A
+            CorruptionError with ``committed`` True says that the result is not the source.
     """
     target = plugins.format_named(format)
     if not target.writable:
@@ -87,7 +89,9 @@ def convert(
     if dry_run:
         return _converted(origin, place, sizes, None)
     watched = replace(what, write=lambda files: what.write(_Watched(files, sizes, progress)))
-    return _converted(origin, place, sizes, save_generation(place, watched))
+    state = save_generation(place, watched)
+    proofs = proved_same(origin, open_state(place, state))
+    return replace(_converted(origin, place, sizes, state), proofs=proofs)
 
 
 def _check_free(place: Storage, there: Committed | None, expected: Manifest) -> None:

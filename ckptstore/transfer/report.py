@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-__all__ = ["Transfer"]
+from ckptstore.manifest import TensorInfo
+
+__all__ = ["Proof", "Transfer"]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A tensor that is the same before and after a conversion.
+
+    Attributes:
+        name: of the tensor.
+        before, after: dtype, shape, bytes and the CRC-32 of the record that holds it, as each side
+            has them. Where the records differ, because one holds more than the tensor shows, the
+            values themselves were compared.
+    """
+
+    name: str
+    before: TensorInfo
+    after: TensorInfo
 
 
 @dataclass(frozen=True)
@@ -23,6 +42,8 @@ class Transfer:
         spared_bytes: bytes not moved.
         edited: JSON files whose hand edit was carried over.
         changed: whether the destination is another state now.
+        proofs: of a conversion, the tensors that were seen to be the same before and after, by
+            part: ``model``, ``optimizer``, and names of states.
     """
 
     source: str
@@ -35,3 +56,4 @@ class Transfer:
     spared_bytes: int
     edited: tuple[str, ...]
     changed: bool
+    proofs: Mapping[str, tuple[Proof, ...]] = field(default_factory=dict)
