@@ -11,7 +11,7 @@ import click
 
 from ckptstore.cli import options, screen
 from ckptstore.cli.progress import Bar
-from ckptstore.cli.screen import clean, number, plural, shape_text, table, value_text
+from ckptstore.cli.screen import clean, number, plural, shape_text, short, table, value_text, width
 
 if TYPE_CHECKING:
     from ckptstore.differences import Change, Difference, TensorChange
@@ -86,7 +86,8 @@ def _row(change: Change) -> tuple[str, str, str]:
 
     old, new = change.before, change.after
     sign = "+" if old is ABSENT else "-" if new is ABSENT else "~"
-    values = [value_text(value) for value in (old, new) if value is not ABSENT]
+    room = width() // 2 - 4
+    values = [short(value_text(value), room) for value in (old, new) if value is not ABSENT]
     return sign, clean(change.path), " -> ".join(values)
 
 

@@ -18,6 +18,7 @@ from ckptstore.cli.screen import (
     number,
     plural,
     shape_text,
+    short,
     size,
     table,
     value_text,
@@ -202,7 +203,7 @@ def _mapping(values: Mapping[str, Any] | None, edited: bool) -> list[str]:
     if not values:
         return ["  empty"]
     room = width() - 4 - max(len(clean(key)) for key in values)
-    return columns((clean(key), _short(value_text(value), room)) for key, value in values.items())
+    return columns((clean(key), short(value_text(value), room)) for key, value in values.items())
 
 
 def _tokenizer(checkpoint: Checkpoint) -> list[str]:
@@ -216,7 +217,7 @@ def _tokenizer(checkpoint: Checkpoint) -> list[str]:
         ("vocabulary", clean(plugins.describe(state))),
     ]
     if checkpoint.fingerprint:
-        pairs.append(("fingerprint", _short(clean(checkpoint.fingerprint), _FINGERPRINT)))
+        pairs.append(("fingerprint", short(clean(checkpoint.fingerprint), _FINGERPRINT)))
     return table(pairs)
 
 
@@ -299,10 +300,6 @@ def _notes(name: str, present: bool, edited: tuple[str, ...]) -> str:
     if not present:
         return "absent"
     return "edited by hand" if name in edited else ""
-
-
-def _short(text: str, room: int) -> str:
-    return text if len(text) <= room else f"{text[: max(room - 1, 1)]}…"
 
 
 def _alert(text: str) -> str:

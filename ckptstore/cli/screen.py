@@ -20,6 +20,7 @@ __all__ = [
     "plural",
     "print_json",
     "shape_text",
+    "short",
     "size",
     "table",
     "value_text",
@@ -78,6 +79,11 @@ def when(created: str) -> str:
         if time.endswith(suffix):
             return clean(f"{day} {time.removesuffix(suffix).partition('.')[0]} UTC")
     return clean(created)
+
+
+def short(text: str, room: int) -> str:
+    """Return text that fits into some columns, cut off with an ellipsis where it has to be."""
+    return text if len(text) <= room else f"{text[: max(room - 1, 1)]}…"
 
 
 def value_text(value: object) -> str:
