@@ -44,6 +44,7 @@ class Arena:
         self._count = 0
         self._slabs: list[_Slab] = []
         self._at = 0
+        self._sort()
 
     def take(self, size: int) -> torch.UntypedStorage:
         """Return memory of a size; it is this caller's until `rewind`."""
@@ -53,6 +54,7 @@ class Arena:
         if slab is None:
             slab = self._another(size)
             self._slabs.append(slab)
+            self._sort()
         # Only the slab that is being filled is looked at again, so that places repeat.
         self._at = self._slabs.index(slab)
         start, slab.used = slab.used, slab.used + -(-size // _ALIGNMENT) * _ALIGNMENT
@@ -68,6 +70,7 @@ class Arena:
     def trim(self) -> None:
         """Let go of the slabs of which nothing is given away."""
         self._slabs = [slab for slab in self._slabs if slab.used]
+        self._sort()
 
     def shared(self) -> dict[int, tuple[int, int]]:
         """Return the slabs that another process can map: number, and descriptor and size of each.
@@ -78,13 +81,17 @@ class Arena:
 
     def place(self, address: int, size: int) -> tuple[int, int] | None:
         """Return in which shared slab some memory lies, and where in it; None for any other."""
-        ordered = sorted((s.address, s) for s in self._slabs if s.descriptor is not None)
-        at = bisect.bisect_right(ordered, address, key=lambda item: item[0]) - 1
+        at = bisect.bisect_right(self._addresses, address) - 1
         if at < 0:
             return None
-        start, slab = ordered[at]
-        inside = address + size <= start + slab.size
-        return (slab.number, address - start) if inside else None
+        slab = self._by_address[self._addresses[at]]
+        inside = address + size <= slab.address + slab.size
+        return (slab.number, address - slab.address) if inside else None
+
+    def _sort(self) -> None:
+        """Note where shared slabs lie; `place` is asked for every tensor."""
+        self._by_address = {s.address: s for s in self._slabs if s.descriptor is not None}
+        self._addresses = sorted(self._by_address)
 
     def keep(self, data: memoryview) -> tuple[int, int] | None:
         """Copy bytes into shared memory, and return where to; None where it cannot be shared."""

@@ -11,6 +11,7 @@ import torch
 __all__ = ["pickled"]
 
 _PROTOCOL = 2
+_STORAGES = frozenset((torch.storage.TypedStorage, torch.UntypedStorage))
 
 
 def pickled(obj: Any) -> tuple[bytes, dict[str, torch.UntypedStorage]]:
@@ -37,15 +38,15 @@ class _Pickler(pickle.Pickler):
         self._dtypes: dict[int, torch.dtype] = {}
 
     def persistent_id(self, obj: Any) -> tuple[Any, ...] | None:
+        if type(obj) not in _STORAGES:  # Asked of every object there is: most of them are none.
+            return None
         if isinstance(obj, torch.storage.TypedStorage):
             storage, dtype = obj._untyped_storage, obj.dtype
             name: str = obj._pickle_storage_type()  # type: ignore[no-untyped-call]
             kind, count = getattr(torch, name), storage.nbytes() // dtype.itemsize
-        elif isinstance(obj, torch.UntypedStorage):
+        else:
             storage, dtype = obj, torch.uint8
             kind, count = torch.UntypedStorage, obj.nbytes()
-        else:
-            return None
         if (address := storage.data_ptr()) and self._dtypes.setdefault(address, dtype) != dtype:
             raise RuntimeError(
                 "Cannot save multiple tensors or storages that view the same data as different "
