@@ -137,6 +137,11 @@ class Checkpoint:
         """
         return self._reader.structure()
 
+    def parts(self) -> tuple[str, ...]:
+        """Return what `tensors` takes: ``model``, ``optimizer`` where there is one, and states."""
+        optimizer = ("optimizer",) if self.has_optimizer else ()
+        return ("model", *optimizer, *self.states())
+
     def states(self) -> tuple[str, ...]:
         """Return the names of the further states that `load_state` takes."""
         return self._reader.states()

@@ -61,8 +61,7 @@ class TensorChange:
         """``added``, ``removed``, ``reshaped`` (another shape or dtype) or ``changed``."""
         if self.before is None or self.after is None:
             return "added" if self.before is None else "removed"
-        form = (self.before.dtype, self.before.shape) == (self.after.dtype, self.after.shape)
-        return "changed" if form else "reshaped"
+        return "changed" if _form(self.before) == _form(self.after) else "reshaped"
 
 
 @dataclass(frozen=True)
@@ -119,17 +118,12 @@ def diff(
     tensors: dict[str, tuple[TensorChange, ...]] = {}
     alike: dict[str, int] = {}
     unsure: dict[str, tuple[str, ...]] = {}
-    for part in dict.fromkeys((*_parts(one), *_parts(two))):
+    for part in dict.fromkeys((*one.parts(), *two.parts())):
         compared = _compared(one.tensors(part), two.tensors(part))
         tensors[part], alike[part], unsure[part] = compared
     if statistics:
         tensors["model"] = tuple(_measured(one, two, tensors["model"], progress))
     return Difference(one.location, two.location, _json(one, two), tensors, alike, unsure)
-
-
-def _parts(checkpoint: Checkpoint) -> tuple[str, ...]:
-    optimizer = ("optimizer",) if checkpoint.has_optimizer else ()
-    return ("model", *optimizer, *checkpoint.states())
 
 
 def _json(one: Checkpoint, two: Checkpoint) -> dict[str, tuple[Change, ...]]:
@@ -139,7 +133,7 @@ def _json(one: Checkpoint, two: Checkpoint) -> dict[str, tuple[Change, ...]]:
             "checkpoint": {
                 "format": checkpoint.format,
                 "step": checkpoint.step,
-                "parts": list(_parts(checkpoint)),
+                "parts": list(checkpoint.parts()),
             },
             "config": checkpoint.config or {},
             "tokenizer": checkpoint.tokenizer_state or {},

@@ -81,7 +81,6 @@ class Process:
             overwrite: whether a step that is there may be replaced.
             arena: the shared memory.
         """
-        self.start()
         if self._running is None or not self.possible:
             return self._committer.commit(save, overwrite)
         recording = Recording(arena.place, arena.keep)

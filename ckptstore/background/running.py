@@ -98,8 +98,6 @@ class Background:
         """Copy the contents aside and commit the copy; return its future."""
         self.wait()
         staged = self._copy(contents)
-        if self._apart():
-            self._process.start()
         future = _Asked()
         future.set_running_or_notify_cancel()  # Nobody can cancel what may be committing.
         self._current = future
@@ -112,11 +110,9 @@ class Background:
         return future
 
     def prepare(self, contents: Contents) -> None:
-        """Touch the memory that copies of such contents need."""
+        """Touch the memory that copies of such contents need, and start what commits them."""
         self.wait()
         self._copy(contents)
-        if self._apart():
-            self._process.start()
 
     def wait(self) -> None:
         """Wait for the save that is under way; failures nobody asked for are logged once more."""
@@ -182,6 +178,8 @@ class Background:
             training_state=copy(contents.training_state),
         )
         self._staging.wait()
+        if self._apart():
+            self._process.start()
         return copied
 
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, ClassVar
 from ckptstore import ptfile
 from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError, UnsupportedError
 from ckptstore.formats.base import Contents, Files, Format, NewFiles, Reader
-from ckptstore.manifest import MANIFEST, TensorInfo, plain_name
+from ckptstore.manifest import MANIFEST, FileEntry, TensorInfo, plain_name
 from ckptstore.structure import Structure
 from ckptstore.texts import dump_json, parse_json
 
@@ -80,6 +80,7 @@ class BundleFormat(Format):
 class _BundleReader(Reader):
     def __init__(self, files: Files) -> None:
         self._files = files
+        self._known: dict[str, ptfile.PtFile] = {}
         self._names = frozenset(files.names())
         self.config = self._json(CONFIG)
         self.tokenizer_state = self._json(TOKENIZER)
@@ -110,12 +111,10 @@ class _BundleReader(Reader):
         return dict(self._index(name)) if name in self._names and name is not None else {}
 
     def _index(self, name: str) -> Mapping[str, TensorInfo]:
-        manifest = self._files.manifest
-        entry = manifest.files.get(name) if manifest is not None else None
+        entry = self._entry(name)
         if entry is not None and entry.tensors is not None:
             return entry.tensors
-        with self._files.open(name) as file:
-            return ptfile.index(file, self._where(name))
+        return self._pt(name).tensors
 
     def _parts(self) -> dict[str, str]:
         """Return the file of each part that is there."""
@@ -134,12 +133,21 @@ class _BundleReader(Reader):
         return found
 
     def _said(self, name: str) -> Structure:
-        manifest = self._files.manifest
-        entry = manifest.files.get(name) if manifest is not None else None
+        entry = self._entry(name)
         if entry is not None and entry.structure is not None:
             return entry.structure
-        with self._files.open(name) as file:
-            return ptfile.read(file, self._where(name)).structure()
+        return self._pt(name).structure()
+
+    def _entry(self, name: str) -> FileEntry | None:
+        manifest = self._files.manifest
+        return manifest.files.get(name) if manifest is not None else None
+
+    def _pt(self, name: str) -> ptfile.PtFile:
+        """Return what a file says of itself, read once; a manifest that says it spares that."""
+        if name not in self._known:
+            with self._files.open(name) as file:
+                self._known[name] = ptfile.read(file, self._where(name))
+        return self._known[name]
 
     def load_model(
         self, names: Sequence[str] | None = None, map_location: Any = "cpu"

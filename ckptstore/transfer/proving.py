@@ -21,9 +21,8 @@ def proved_same(before: Checkpoint, after: Checkpoint) -> dict[str, tuple[Proof,
     Raises:
         CorruptionError: a tensor is another one now. The conversion is committed.
     """
-    optimizer = ("optimizer",) if before.has_optimizer else ()
     found = {}
-    for part in ("model", *optimizer, *before.states()):
+    for part in before.parts():
         one, two = before.tensors(part), after.tensors(part)
         if not one:
             continue  # There are none, or the format cannot say which.
