@@ -1,0 +1,216 @@
+"""The files of one write that is under way, each under a name of its own.
+
+Rule 1: nothing that is there is replaced. Rule 2: a file whose bytes the forerunner has is not
+stored again; where its bytes could have been damaged since, they are proved first. Rule 3: what
+was written is known, so that all of it can be removed again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from ckptstore.commit.ends import NotKeptError
+from ckptstore.commit.files import CommittedFiles, PassedFiles
+from ckptstore.commit.incoming import Incoming
+from ckptstore.commit.intact import check_files, late_if_removed, removed
+from ckptstore.commit.layout import Committed
+from ckptstore.commit.takeover import known, sound
+from ckptstore.errors import (
+    CkptstoreError,
+    ConflictError,
+    CorruptionError,
+    NotFoundError,
+    SupersededError,
+)
+from ckptstore.formats.base import Files, NewFiles
+from ckptstore.manifest import MANIFEST, FileEntry, Manifest, TensorInfo, TextEntry, plain_name
+from ckptstore.storage.base import AlreadyThereError, Sink, Storage
+from ckptstore.structure import Structure
+
+__all__ = ["Index", "Writing"]
+
+log = logging.getLogger(__name__)
+
+# Reads the tensor index of a file that was just written, and refuses what is not safe to load.
+Index = Callable[[Files, str], tuple[Mapping[str, TensorInfo], Structure] | None]
+
+_RESERVED = (MANIFEST,)
+
+
+class Writing(NewFiles):
+    """Writes the files of one state into its folder.
+
+    Args:
+        storage: where.
+        folder: the new generation's folder, or the step's.
+        manifest: what is to be committed, from `draft`.
+        index: reads the tensor index of a file just written, and refuses what is not safe.
+        durable: whether a loss of power must not matter once it is committed.
+        base: the forerunner, whose bytes need not be stored again.
+        resident: whether what is lent to it is in memory anyhow.
+        parallel: whether threads of its own may compute digests.
+
+    Attributes:
+        state: where, and the manifest of what was written so far.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        folder: str,
+        manifest: Manifest,
+        *,
+        index: Index,
+        durable: bool = True,
+        base: Committed | None = None,
+        resident: bool = True,
+        parallel: bool = True,
+    ) -> None:
+        self._storage = storage
+        self._manifest = manifest
+        self._index = index
+        self._durable = durable
+        self._base = base
+        self._resident = resident
+        self._parallel = parallel
+        self._written: list[str] = []
+        self._digesting: dict[str, Incoming] = {}
+        self._probe: tuple[str, bytes] | None = None
+        self.state = Committed(folder, manifest)
+        # In a step the plain names are used, unless a leftover or a rival has them.
+        self._plain = manifest.generation is None
+        self._taken = set(storage.list(folder).files) if self._plain else set()
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a JSON file under a name of its own."""
+        data = text.encode()
+        for path in self._paths(name):
+            try:
+                with late_if_removed(self._storage, self._manifest, path):
+                    self._storage.create(self.state.path(path), data, durable=self._durable)
+            except AlreadyThereError:
+                continue
+            self._written.append(path)
+            self._probe = self._probe or (self.state.path(path), data)
+            self._add(texts={name: TextEntry(path=path, text=text)})
+            return
+        raise self._name_taken(name)
+
+    @contextmanager
+    def create(self, name: str, *, expected_size: int = 0) -> Iterator[Sink]:
+        """Write a file of bytes under a name of its own, digested in the same pass.
+
+        What is lent has to stay as it is until the commit: its SHA-256 may still be computed.
+        """
+        path = next(iter(self._paths(name)))
+        with ExitStack() as stack:
+            writer = self._storage.writer(
+                self.state.path(path), expected_size=expected_size, durable=self._durable
+            )
+            incoming = Incoming(
+                lambda: stack.enter_context(writer),
+                expected_size,
+                # The plain name of a step is never made by a copy; see `reuse`.
+                known(self._storage, self._base, name, whole=not self._plain),
+                resident=self._resident,
+                parallel=self._parallel,
+            )
+            yield incoming
+            if incoming.unchanged and self._took_over(name):
+                return
+            incoming.finish()
+        # A storage that finds the name taken at the end must not have us remove a rival's.
+        self._written.append(path)
+        self._digesting[name] = incoming
+        self._add(files={name: FileEntry(path=path, digest=incoming.chunked())})
+        try:
+            found = self._indexed(name, incoming)
+        except (NotFoundError, SupersededError) as error:
+            check_files(self._storage, self.state)
+            raise removed(self._storage, self._manifest, path) from error
+        if found is not None:
+            entry = self.state.manifest.files[name]
+            self._add(files={name: replace(entry, tensors=found[0], structure=found[1])})
+
+    def _indexed(
+        self, name: str, incoming: Incoming
+    ) -> tuple[Mapping[str, TensorInfo], Structure] | None:
+        """Return the index of a file just written, from its ends where they hold all of it."""
+        files = CommittedFiles(self._storage, self.state, edits={})
+        try:
+            return self._index(PassedFiles(files, incoming.ends), name)
+        except NotKeptError:
+            return self._index(files, name)
+
+    def _took_over(self, name: str) -> bool:
+        """Let the forerunner's file stand for one that holds the same; return whether it can."""
+        if self._base is None:
+            return False
+        try:
+            self.reuse(name, *sound(self._storage, self._base, name))
+        except (CorruptionError, NotFoundError, SupersededError, ConflictError) as error:
+            log.info("%s of %s is stored anew: %s", name, self._storage.location, error)
+            return False
+        return True
+
+    def reuse(self, name: str, source: str, entry: FileEntry) -> None:
+        """Take over a file that the storage holds already, without moving its bytes."""
+        # Never the plain name: a copy replaces what is there, and a rival may be about to be.
+        path = self._own_path(name)
+        self._written.append(path)
+        with late_if_removed(self._storage, self._manifest, path):
+            self._storage.copy(source, self.state.path(path), durable=self._durable)
+        self._add(files={name: replace(entry, path=path)})
+
+    def expect(self, name: str, entry: FileEntry) -> None:
+        """Refuse a file just written whose SHA-256 is not the one that its source promised.
+
+        Raises:
+            CorruptionError: the chunks were right, and the whole was not.
+        """
+        self._end_digests()
+        found = self.state.manifest.files[name].digest.sha256
+        if found != entry.digest.sha256:
+            raise CorruptionError(
+                f"{name} has sha256 {found}, the source's manifest says {entry.digest.sha256}; "
+                "nothing was committed, verify the source"
+            )
+
+    def _paths(self, name: str) -> Iterator[str]:
+        own = self._own_path(name)
+        if self._plain and name not in self._taken:
+            yield name
+        yield own
+
+    def _own_path(self, name: str) -> str:
+        path = PurePosixPath(plain_name(name, "the new checkpoint"))
+        if name in _RESERVED:
+            raise ConflictError(f"{name} is the manifest's own name; choose another")
+        return f"{path.stem}.{self._manifest.write_id}{path.suffix}"
+
+    def _add(self, **parts: Mapping[str, object]) -> None:
+        manifest = self.state.manifest
+        merged = {key: {**getattr(manifest, key), **new} for key, new in parts.items()}
+        self.state = Committed(self.state.folder, replace(manifest, **merged))  # type: ignore[arg-type]
+
+    def _end_digests(self) -> None:
+        """Wait for the SHA-256 of each file that was written."""
+        for name, incoming in self._digesting.items():
+            entry = self.state.manifest.files[name]
+            self._add(files={name: replace(entry, digest=incoming.digest())})
+        self._digesting.clear()
+
+    def _name_taken(self, name: str) -> ConflictError:
+        return ConflictError(f"{name} cannot be created in {self._storage.location}: name taken")
+
+    def abandon(self) -> None:
+        """Remove what was written; nothing of it was committed."""
+        for path in self._written:
+            try:
+                self._storage.delete(self.state.path(path))
+            except CkptstoreError as error:
+                log.warning("left behind: %s in %s (%s)", path, self._storage.location, error)
