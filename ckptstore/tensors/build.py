@@ -194,7 +194,13 @@ class _Builder:
     def _tensor(self, stub: TensorStub) -> torch.Tensor:
         storage = self._storages[str(stub.record)]
         tensor = torch.empty(0, dtype=getattr(torch, stub.dtype), device=storage.device)
-        tensor.set_(storage, stub.offset, stub.shape, stub.stride)
+        try:
+            tensor.set_(storage, stub.offset, stub.shape, stub.stride)
+        except RuntimeError as error:  # An empty one may have sizes whose product is too large.
+            raise CorruptionError(
+                f"{self._where} is damaged: it holds a tensor of shape {tuple(stub.shape)}, which "
+                "there cannot be; restore it from a good copy"
+            ) from error
         if stub.parameter:
             return torch.nn.Parameter(tensor, requires_grad=stub.requires_grad)
         return tensor.requires_grad_() if stub.requires_grad else tensor

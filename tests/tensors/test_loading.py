@@ -189,6 +189,23 @@ def test_sparse_indices_outside_the_shape_are_damage(saved, loaded):
 
 
 @pytest.mark.parametrize("names", [None, ["x"]])
+def test_sizes_whose_product_no_number_holds_are_damage(saved, loaded, names):
+    archive = zipfile.ZipFile(io.BytesIO(saved({"x": torch.empty(65_535, 65_534, 0)})))
+    size = {65_535: b"M\xff\xff", 65_534: b"M\xfe\xff", 2**62: b"\x8a\x08" + bytes(7) + b"\x40"}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as changed:
+        for name in archive.namelist():
+            data = archive.read(name)
+            if name.endswith("data.pkl"):
+                assert size[65_535] in data
+                data = data.replace(size[65_535], size[2**62]).replace(size[65_534], size[2**62])
+            changed.writestr(name, data)
+
+    with pytest.raises(CorruptionError, match=r"x\.pt"):
+        loaded(buffer.getvalue(), names=names)
+
+
+@pytest.mark.parametrize("names", [None, ["x"]])
 def test_numbers_in_the_other_byte_order_are_turned(saved, loaded, names):
     tensor = torch.arange(6, dtype=torch.int32)
     swapped = tensor.clone()

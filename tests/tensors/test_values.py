@@ -131,3 +131,18 @@ def test_no_piece_is_larger_than_it_may_be_and_none_is_lost(shape):
 
     assert max(map(len, found)) <= 7
     assert torch.equal(torch.cat(found), tensor.reshape(-1).double())
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (10**12,), (10**9, 3)])
+def test_expanded_tensors_are_compared_once(shape):
+    row = torch.arange(float(shape[-1] % 7))[-1:]
+
+    assert tensors.alike(row.expand(shape), row.clone().expand(shape))
+    assert not tensors.alike(row.expand(shape), (row + 1).expand(shape))
+
+
+def test_one_that_is_expanded_is_like_one_that_is_not():
+    row = torch.tensor([1.0, 2.0, 3.0])
+
+    assert tensors.alike(row.expand(4, 3), row.repeat(4, 1))
+    assert not tensors.alike(row.expand(4, 3), torch.ones(4, 3))
