@@ -10,6 +10,7 @@ after a day; and one whose files somebody removed commits nothing, or takes its 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -26,9 +27,16 @@ from ckptstore.errors import (
     UnsupportedError,
 )
 from ckptstore.manifest import MANIFEST, Manifest
-from ckptstore.storage.base import AlreadyThereError, Storage, UnknownOutcomeError
+from ckptstore.storage.base import (
+    AlreadyThereError,
+    Storage,
+    UnknownOutcomeError,
+    worth_keeping,
+)
 
 __all__ = ["Attempt", "Index"]
+
+log = logging.getLogger(__name__)
 
 
 class Attempt(Writing):
@@ -78,7 +86,10 @@ class Attempt(Writing):
         self, kind: type[BaseException] | None, error: BaseException | None, *rest: object
     ) -> None:
         if not self._done:
-            self.abandon()
+            if error is not None and self._lasting and worth_keeping(error):
+                self.leave()
+            else:
+                self.abandon()
             if isinstance(error, UnknownOutcomeError):
                 raise StorageError(
                     f"{error}, but counts for nothing: nothing was committed, try again"
@@ -157,6 +168,17 @@ class Attempt(Writing):
         """Remove what this attempt wrote; nothing of it was committed."""
         self._done = True
         super().abandon()
+
+    def leave(self) -> None:
+        """Remove what this attempt wrote, but for what is to last; nothing was committed."""
+        self._done = True
+        super().leave()
+        log.warning(
+            "what was copied to %s is kept in %s: sync again, and it goes on from there; what is "
+            "a day old there ckptstore doctor removes",
+            self._storage.location,
+            self.state.folder,
+        )
 
     @property
     def _manifest_name(self) -> str:

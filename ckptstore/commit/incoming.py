@@ -110,6 +110,11 @@ class Incoming(Sink):
         return size
 
     @property
+    def waiting(self) -> int:  # type: ignore[override]
+        """See `Sink`."""
+        return 0 if self._sink is None else self._sink.waiting
+
+    @property
     def unchanged(self) -> bool:
         """Whether all that came is what the known file holds, so that nothing of it was stored."""
         if not self._same or self._known is None:

@@ -8,8 +8,8 @@ was written is known, so that all of it can be removed again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -77,6 +77,7 @@ class Writing(NewFiles):
         self._base = base
         self._resident = resident
         self._parallel = parallel
+        self._lasting: set[str] = set()
         self._written: list[str] = []
         self._digesting: dict[str, Incoming] = {}
         self._probe: tuple[str, bytes] | None = None
@@ -100,16 +101,41 @@ class Writing(NewFiles):
             return
         raise self._name_taken(name)
 
+    def last(self, names: Collection[str], note: str, text: str) -> None:
+        """Let some files stay where the way fails, and leave word of them for whoever goes on.
+
+        Args:
+            names: plain names of the files, none of which is written yet.
+            note: the name of a file to write; when the commit is done, the caller removes it.
+            text: of that file.
+        """
+        self._storage.create(self.state.path(note), text.encode(), durable=False)
+        self._written.append(note)
+        self._lasting = {note, *map(self.path_of, names)}
+
+    @property
+    def names_are_plain(self) -> bool:
+        """Whether files have their plain names, as in a step, where those are not taken."""
+        return self._plain
+
+    def path_of(self, name: str) -> str:
+        """Return the name in the folder under which a file of bytes is to be written."""
+        return next(iter(self._paths(name)))
+
     @contextmanager
     def create(self, name: str, *, expected_size: int = 0) -> Iterator[Sink]:
         """Write a file of bytes under a name of its own, digested in the same pass.
 
         What is lent has to stay as it is until the commit: its SHA-256 may still be computed.
         """
-        path = next(iter(self._paths(name)))
+        path = self.path_of(name)
         with ExitStack() as stack:
             writer = self._storage.writer(
-                self.state.path(path), expected_size=expected_size, durable=self._durable
+                self.state.path(path),
+                expected_size=expected_size,
+                durable=self._durable,
+                resident=self._resident,
+                lasting=path in self._lasting,
             )
             incoming = Incoming(
                 lambda: stack.enter_context(writer),
@@ -126,25 +152,61 @@ class Writing(NewFiles):
         # A storage that finds the name taken at the end must not have us remove a rival's.
         self._written.append(path)
         self._digesting[name] = incoming
-        self._add(files={name: FileEntry(path=path, digest=incoming.chunked())})
+        self._put(name, FileEntry(path=path, digest=incoming.chunked()), incoming)
+
+    def _put(self, name: str, entry: FileEntry, incoming: Incoming | None = None) -> None:
+        """Take a file just written into the manifest, with what its own bytes say is in it."""
+        entry = replace(entry, tensors=None, structure=None)
+        self._add(files={name: entry})
         try:
             found = self._indexed(name, incoming)
         except (NotFoundError, SupersededError) as error:
             check_files(self._storage, self.state)
-            raise removed(self._storage, self._manifest, path) from error
+            raise removed(self._storage, self._manifest, entry.path) from error
         if found is not None:
-            entry = self.state.manifest.files[name]
             self._add(files={name: replace(entry, tensors=found[0], structure=found[1])})
 
     def _indexed(
-        self, name: str, incoming: Incoming
+        self, name: str, incoming: Incoming | None
     ) -> tuple[Mapping[str, TensorInfo], Structure] | None:
         """Return the index of a file just written, from its ends where they hold all of it."""
         files = CommittedFiles(self._storage, self.state, edits={})
-        try:
-            return self._index(PassedFiles(files, incoming.ends), name)
-        except NotKeptError:
-            return self._index(files, name)
+        if incoming is not None:
+            with suppress(NotKeptError):
+                return self._index(PassedFiles(files, incoming.ends), name)
+        return self._index(files, name)
+
+    @contextmanager
+    def assemble(self, name: str, entry: FileEntry) -> Iterator[Sink]:
+        """Write a file of which all is known, from wherever each part of it is.
+
+        Whoever writes its bytes proves them.
+        """
+        path = self.path_of(name)
+        with self._storage.writer(
+            self.state.path(path),
+            expected_size=entry.digest.size,
+            durable=self._durable,
+            resident=False,
+            lasting=path in self._lasting,
+        ) as sink:
+            yield sink
+        self._written.append(path)
+        self._put(name, replace(entry, path=path))
+
+    def fetch(self, name: str, entry: FileEntry, origin: Storage, source: str) -> bool:
+        """Have the two storages copy a file by themselves; return whether they could."""
+        path = self._own_path(name)
+        self._written.append(path)
+        if not self._storage.fetch(origin, source, self.state.path(path)):
+            return False
+        self._put(name, replace(entry, path=path))
+        return True
+
+    def adopt(self, name: str, source: str, entry: FileEntry) -> None:
+        """Take over a file that no manifest lists, as `reuse` does, and look what is in it."""
+        self.reuse(name, source, entry)
+        self._put(name, self.state.manifest.files[name])
 
     def _took_over(self, name: str) -> bool:
         """Let the forerunner's file stand for one that holds the same; return whether it can."""
@@ -209,7 +271,14 @@ class Writing(NewFiles):
 
     def abandon(self) -> None:
         """Remove what was written; nothing of it was committed."""
-        for path in self._written:
+        self._remove(self._written)
+
+    def leave(self) -> None:
+        """Remove what was written, but for what is to last."""
+        self._remove(path for path in self._written if path not in self._lasting)
+
+    def _remove(self, paths: Iterable[str]) -> None:
+        for path in paths:
             try:
                 self._storage.delete(self.state.path(path))
             except CkptstoreError as error:

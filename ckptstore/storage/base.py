@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ckptstore.errors import ConflictError, StorageError
+from ckptstore.errors import ConflictError, StorageError, SupersededError
 
 __all__ = [
     "AlreadyThereError",
@@ -32,6 +32,7 @@ __all__ = [
     "Storage",
     "Unfinished",
     "UnknownOutcomeError",
+    "worth_keeping",
 ]
 
 
@@ -41,6 +42,15 @@ class AlreadyThereError(ConflictError):
 
 class UnknownOutcomeError(StorageError):
     """The reply was lost: the write may have happened, or may still."""
+
+
+def worth_keeping(error: BaseException) -> bool:
+    """Whether what was stored until a failure is as good as before.
+
+    So it is where the way failed, where a person interrupted it, and where what was copied was
+    replaced meanwhile: much of what came after may be the same.
+    """
+    return isinstance(error, StorageError | SupersededError) or not isinstance(error, Exception)
 
 
 @dataclass(frozen=True)
@@ -93,10 +103,12 @@ class Held:
     Attributes:
         name: of the file, relative to the storage; one that is never changed.
         start: of the bytes in it.
+        storage: which, where it is another one of the same service; see `Storage.beside`.
     """
 
     name: str
     start: int
+    storage: Storage | None = None
 
 
 @dataclass(frozen=True)
@@ -117,9 +129,14 @@ class Sink(ABC):
 
     Attributes:
         takes_held: whether `lend` makes use of where the storage has the bytes already.
+        part_size: bytes of a file, from its beginning on, that `defer` takes at a time, and may
+            spare; 0 where it spares nothing.
+        waiting: bytes that it took, and that are still on their way.
     """
 
     takes_held: bool = False
+    part_size: int = 0
+    waiting: int = 0
 
     @abstractmethod
     def write(self, data: memoryview, /) -> object:
@@ -135,6 +152,19 @@ class Sink(ABC):
             held: where the storage has the very same bytes; a hint, to spare their way.
         """
         return self.write(data)
+
+    def defer(
+        self, size: int, supply: Callable[[], memoryview], held: Held | None = None
+    ) -> object:
+        """Take the next bytes without having them: they are asked for if they are needed.
+
+        Args:
+            size: how many; `part_size`, or what is left of the file.
+            supply: returns them, and is called at most once, by any thread, also after this has
+                returned; what it raises, this or a later call raises, or the end of the write.
+            held: where the storage has the very same bytes.
+        """
+        return self.lend(supply(), held)
 
 
 class RangeReader(ABC):
@@ -280,7 +310,13 @@ class Storage(ABC):
 
     @abstractmethod
     def writer(
-        self, name: str, *, expected_size: int = 0, durable: bool = True
+        self,
+        name: str,
+        *,
+        expected_size: int = 0,
+        durable: bool = True,
+        resident: bool = True,
+        lasting: bool = False,
     ) -> AbstractContextManager[Sink]:
         """Create a file of any size exclusively, in bounded memory.
 
@@ -288,6 +324,10 @@ class Storage(ABC):
 
         Args:
             expected_size: bytes, a hint for the size of parts.
+            resident: whether what is lent is in memory anyhow; otherwise little of it is kept, and
+                parts are small.
+            lasting: whether what was stored stays where the block ends in a failure of the way
+                (see `worth_keeping`): a file that is not whole, or an unfinished upload.
 
         Raises:
             AlreadyThereError: the name is taken, found at the start or at the end.
@@ -316,6 +356,23 @@ class Storage(ABC):
             NotFoundError: there is no such source.
         """
 
+    def beside(self, other: Storage) -> bool:
+        """Whether another storage is one of the same service, which can copy between the two."""
+        return False
+
+    def fetch(self, origin: Storage, source: str, name: str) -> bool:
+        """Have a file of another storage put under a name here, without its bytes coming here.
+
+        Args:
+            origin: the other storage, `beside` this one.
+            source: the name there.
+            name: what it is called here; whatever has the name is replaced.
+
+        Returns:
+            False where the two cannot do that by themselves; then nothing was changed.
+        """
+        return False
+
     @abstractmethod
     def delete(self, name: str) -> None:
         """Remove a file; an absent one is no error.
@@ -330,6 +387,13 @@ class Storage(ABC):
         On local disk that is an fsync of each file; elsewhere there is nothing to do.
         """
 
+    def composes(self) -> bool:
+        """Whether it makes files by itself of what other files hold, here or `beside` it.
+
+        Then what `Sink.defer` is told to be held does not pass through this machine.
+        """
+        return False
+
     # -- what was never finished ------------------------------------------------------------
 
     def unfinished(self) -> tuple[Unfinished, ...]:
@@ -341,6 +405,21 @@ class Storage(ABC):
             StorageError: the service did not say.
         """
         return ()
+
+    def continued(self, upload: Unfinished, *, expected_size: int) -> AbstractContextManager[Sink]:
+        """Go on with an upload that a `writer` of the same size left, and finish it.
+
+        The sink is to get the whole file by `Sink.defer`; what is there already is not asked for.
+        Leaving the block finishes the file; an exception in it leaves the upload as it is.
+
+        Args:
+            upload: from `unfinished`.
+            expected_size: bytes of the whole file, with which it was begun.
+
+        Raises:
+            StorageError: the upload is gone, or is not one of such a file.
+        """
+        raise StorageError(f"{self.location} has no uploads that could go on")
 
     def give_up(self, upload: Unfinished) -> None:  # noqa: B027  (there are none to give up)
         """Have the service forget an upload and its parts; one that is gone is no error.

@@ -140,7 +140,15 @@ class GeneralStorage(KeyedStorage):
         self.replace(name, data, durable=durable)
 
     @contextlib.contextmanager
-    def writer(self, name: str, *, expected_size: int = 0, durable: bool = True) -> Iterator[Sink]:
+    def writer(
+        self,
+        name: str,
+        *,
+        expected_size: int = 0,
+        durable: bool = True,
+        resident: bool = True,
+        lasting: bool = False,
+    ) -> Iterator[Sink]:
         """See `Storage.writer`; looks first."""
         self._look_first(name)
         with self._explained("create", name):

@@ -17,7 +17,15 @@ from pathlib import Path
 
 from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError
 from ckptstore.storage import disk
-from ckptstore.storage.base import Elsewhere, Entry, Listing, RangeReader, Sink, Storage
+from ckptstore.storage.base import (
+    Elsewhere,
+    Entry,
+    Listing,
+    RangeReader,
+    Sink,
+    Storage,
+    worth_keeping,
+)
 from ckptstore.storage.names import checked, holding_by_looking
 
 __all__ = ["LocalStorage"]
@@ -104,7 +112,15 @@ class LocalStorage(Storage):
         self._put(self._own(name), data, durable=durable, place=disk.place)
 
     @contextlib.contextmanager
-    def writer(self, name: str, *, expected_size: int = 0, durable: bool = True) -> Iterator[Sink]:
+    def writer(
+        self,
+        name: str,
+        *,
+        expected_size: int = 0,
+        durable: bool = True,
+        resident: bool = True,
+        lasting: bool = False,
+    ) -> Iterator[Sink]:
         """See `Storage.writer`: the file has its name from the start, and loses it on failure."""
         path = self._own(name)
         with disk.explained("create", path):
@@ -115,7 +131,10 @@ class LocalStorage(Storage):
             sink.finish()
             if durable:
                 self._sync_folders(os.path.dirname(path), made)
-        except BaseException:
+        except BaseException as error:
+            if lasting and worth_keeping(error):
+                sink.close()
+                raise
             sink.take_back()
             disk.remove_empty(os.path.dirname(path), self._root)
             raise
@@ -273,17 +292,18 @@ class _FileSink(Sink):
         with disk.explained("write", self._path):
             if self._durable:
                 disk.sync_file(self._descriptor)
-            self._close()
+            self.close()
 
     def take_back(self) -> None:
         """Remove the file, unless somebody else's has its name by now."""
         with contextlib.suppress(OSError):
-            self._close()
+            self.close()
         with contextlib.suppress(OSError):
             if os.path.samestat(self._status, os.lstat(self._path)):
                 os.unlink(self._path)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of the file, as far as it was written."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

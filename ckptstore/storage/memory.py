@@ -72,7 +72,15 @@ class MemoryStorage(GeneralStorage):
             self.replace(name, data)
 
     @contextlib.contextmanager
-    def writer(self, name: str, *, expected_size: int = 0, durable: bool = True) -> Iterator[Sink]:
+    def writer(
+        self,
+        name: str,
+        *,
+        expected_size: int = 0,
+        durable: bool = True,
+        resident: bool = True,
+        lasting: bool = False,
+    ) -> Iterator[Sink]:
         """See `Storage.writer`; the file appears when it is finished."""
         self._look_first(name)
         sink = _Sink()

@@ -7,6 +7,7 @@ asked once per endpoint and bucket, and never assumed.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import secrets
 from collections.abc import Iterator, Mapping
@@ -16,28 +17,34 @@ from ckptstore.errors import CkptstoreError, NotFoundError, StorageError, Unsupp
 from ckptstore.storage.base import (
     Elsewhere,
     Entry,
+    Held,
     Listing,
     RangeReader,
     Sink,
+    Storage,
     Unfinished,
     UnknownOutcomeError,
+    worth_keeping,
 )
 from ckptstore.storage.keyed import KeyedStorage
 from ckptstore.storage.names import TEMPORARY
 from ckptstore.storage.s3client import client_for
 from ckptstore.storage.s3conditions import Conditions
+from ckptstore.storage.s3copies import Copies
 from ckptstore.storage.s3failure import Failure, Kind
 from ckptstore.storage.s3file import S3Reader, S3Sink
+from ckptstore.storage.s3objects import Objects
 from ckptstore.storage.s3transfer import copy_in_parts
-from ckptstore.storage.s3unfinished import abort, unfinished
+from ckptstore.storage.s3unfinished import abort, parts_of, unfinished
 from ckptstore.storage.s3upload import Upload
 
 __all__ = ["S3Storage"]
 
+log = logging.getLogger(__name__)
+
 _ARN = re.compile(r"(arn:[^/]*:accesspoint[:/][^/:]+)(?:/(.*))?", re.DOTALL)
 _LARGEST_COPY = 5 * 2**30
 _MOST_SCANS = 100
-_TAIL = 128 * 2**10
 
 
 class S3Storage(KeyedStorage):
@@ -72,6 +79,7 @@ class S3Storage(KeyedStorage):
         self._bucket = bucket
         self._client = client_for(storage_options)
         self._conditions = Conditions(self._client, bucket)
+        self._objects = Objects(self._client, bucket)
         self._rest = rest
 
     def elsewhere(self) -> Elsewhere:
@@ -128,7 +136,11 @@ class S3Storage(KeyedStorage):
 
     def open(self, name: str) -> RangeReader:
         """See `Storage.open`; one request, which brings the object's end along."""
-        size, tag, tail = self._end(name)
+        with self._explained("read", name):
+            end = self._objects.end(self._key(name))
+        if end is None:
+            raise self._absent(name)
+        size, tag, tail = end
         return S3Reader(
             self._client,
             self._target(name),
@@ -168,7 +180,15 @@ class S3Storage(KeyedStorage):
                 raise self._unsettled(failure, name) from failure
 
     @contextlib.contextmanager
-    def writer(self, name: str, *, expected_size: int = 0, durable: bool = True) -> Iterator[Sink]:
+    def writer(
+        self,
+        name: str,
+        *,
+        expected_size: int = 0,
+        durable: bool = True,
+        resident: bool = True,
+        lasting: bool = False,
+    ) -> Iterator[Sink]:
         """See `Storage.writer`; parts are sent as they come, and count when all are there."""
         self._look_first(name)
         upload = Upload(
@@ -178,17 +198,21 @@ class S3Storage(KeyedStorage):
             expected_size=expected_size,
             condition=self._conditions.only_new,
             inside=self._inside(""),
+            resident=resident,
         )
         try:
-            yield S3Sink(upload, self._key, lambda: self._explained("write", name))
+            yield S3Sink(upload, self._target_of, lambda: self._explained("write", name))
             try:
                 upload.finish()
             except Failure as failure:
                 if failure.kind is Kind.REFUSED:
                     raise self._taken(name) from failure
                 raise self._unsettled(failure, name) from failure
-        except BaseException:
-            upload.abort()
+        except BaseException as error:
+            if lasting and worth_keeping(error):
+                upload.leave()
+            else:
+                upload.abort()
             raise
 
     def replace(self, name: str, data: bytes, *, durable: bool = True) -> None:
@@ -229,12 +253,27 @@ class S3Storage(KeyedStorage):
             raise self._absent(source)
         if old == new["Key"]:
             return
-        origin = {"Bucket": self._bucket, "Key": old}
         with self._explained("copy", source):
-            if head["ContentLength"] > _LARGEST_COPY:
-                copy_in_parts(self._client, origin, new, head)
-            else:
-                self._client.run("copy_object", CopySource=origin, **new)
+            self._copy({"Bucket": self._bucket, "Key": old}, name, head)
+
+    def beside(self, other: Storage) -> bool:
+        """See `Storage.beside`; with one set of options and variables, so that one may do both."""
+        return isinstance(other, S3Storage) and other._client is self._client
+
+    def fetch(self, origin: Storage, source: str, name: str) -> bool:
+        """See `Storage.fetch`."""
+        if not isinstance(origin, S3Storage):
+            return False
+        try:
+            self._copy(origin._target(source), name)
+        except Failure as failure:
+            log.info("%s is not copied by the service itself: %s", self._said(name), failure)
+            return False
+        return True
+
+    def composes(self) -> bool:
+        """See `Storage.composes`; the service is asked once."""
+        return Copies(self._client, self._bucket, self._inside("")).able()
 
     def delete(self, name: str) -> None:
         """See `Storage.delete`."""
@@ -249,10 +288,43 @@ class S3Storage(KeyedStorage):
         with self._explained("list the unfinished uploads of", ""):
             return unfinished(self._client, self._bucket, self._inside(""))
 
+    @contextlib.contextmanager
+    def continued(self, upload: Unfinished, *, expected_size: int) -> Iterator[Sink]:
+        """See `Storage.continued`."""
+        with self._explained("go on with the upload of", upload.name):
+            target = {**self._target(upload.name), "UploadId": upload.upload}
+            work = Upload.of_parts(
+                self._client,
+                target,
+                parts_of(self._client, target),
+                expected_size=expected_size,
+                condition=self._conditions.only_new,
+                inside=self._inside(""),
+            )
+            try:
+                yield S3Sink(work, self._target_of, lambda: self._explained("write", upload.name))
+                work.finish()
+            finally:
+                work.leave()
+
     def give_up(self, upload: Unfinished) -> None:
         """See `Storage.give_up`."""
         with self._explained("give up the upload of", upload.name):
             abort(self._client, {**self._target(upload.name), "UploadId": upload.upload})
+
+    def _copy(
+        self, origin: Mapping[str, Any], name: str, head: Mapping[str, Any] | None = None
+    ) -> None:
+        if head is None:
+            head = self._client.run("head_object", **origin)
+        if head["ContentLength"] > _LARGEST_COPY:
+            copy_in_parts(self._client, origin, self._target(name), head)
+        else:
+            self._client.run("copy_object", CopySource=origin, **self._target(name))
+
+    def _target_of(self, held: Held) -> dict[str, Any]:
+        place = held.storage if isinstance(held.storage, S3Storage) else self
+        return place._target(held.name)
 
     def _target(self, name: str) -> dict[str, Any]:
         return {"Bucket": self._bucket, "Key": self._key(name)}
@@ -275,52 +347,12 @@ class S3Storage(KeyedStorage):
         }
 
     def _head(self, key: str, name: str) -> dict[str, Any] | None:
-        try:
-            return self._client.run("head_object", Bucket=self._bucket, Key=key)
-        except Failure as failure:
-            # A HEAD has no body to tell an absent bucket from an absent object.
-            if failure.kind in (Kind.ABSENT, Kind.NO_BUCKET):
-                return None
-            raise self._error(self._reason(failure, key), "look at", name) from failure
-
-    def _reason(self, failure: Failure, key: str) -> Failure:
-        """Return why a HEAD failed: its answer has no body, that of a listing has one."""
-        if failure.is_bare:
-            try:
-                self._client.run("list_objects_v2", Bucket=self._bucket, Prefix=key, MaxKeys=1)
-            except Failure as told:
-                return told
-        return failure
+        with self._explained("look at", name):
+            return self._objects.head(key)
 
     def _get(self, name: str, limit: int | None = None) -> tuple[bytes, str]:
-        part = {} if limit is None else {"Range": f"bytes=0-{max(limit, 1) - 1}"}
-        try:
-            answer = self._client.run("get_object", **self._target(name), **part)
-        except Failure as failure:
-            if failure.kind is Kind.RANGE:  # It is empty.
-                return b"", ""
-            raise self._error(failure, "read", name) from failure
-        return answer["Body"][:limit], answer["ETag"]
-
-    def _end(self, name: str) -> tuple[int, str, bytes]:
-        """Return an object's size, its ETag, and its last bytes: where a zip has its directory."""
-        part = {"Range": f"bytes=-{_TAIL}"}
-        try:
-            answer = self._client.run("get_object", **self._target(name), **part)
-        except Failure as failure:
-            if failure.kind in (Kind.ABSENT, Kind.NO_BUCKET):
-                raise self._absent(name) from failure
-            if failure.kind is not Kind.RANGE:
-                raise self._error(failure, "read", name) from failure
-            answer = {}
-        _, _, size = answer.get("ContentRange", "").rpartition("/")
-        if size.isdecimal():
-            return int(size), str(answer["ETag"]), answer["Body"]
-        # It is empty, or the service knows no such ranges.
-        head = self._head(self._key(name), name)
-        if head is None:
-            raise self._absent(name)
-        return int(head["ContentLength"]), str(head["ETag"]), b""
+        with self._explained("read", name):
+            return self._objects.get(self._key(name), limit)
 
     def _held(self, name: str) -> bytes | None:
         """Return what a lost reply may have left; None where that cannot be told."""

@@ -15,6 +15,7 @@ from typing import Any
 from ckptstore.storage.names import TEMPORARY
 from ckptstore.storage.s3client import Client
 from ckptstore.storage.s3failure import Failure
+from ckptstore.storage.s3parts import Placed
 
 __all__ = ["Copies"]
 
@@ -26,7 +27,7 @@ _faithful: dict[tuple[str, str], bool] = {}
 
 
 class Copies:
-    """Copies ranges of one bucket's objects into parts.
+    """Copies ranges of objects into parts of one bucket's uploads.
 
     Args:
         client: of the service.
@@ -38,58 +39,59 @@ class Copies:
         self._client = client
         self._bucket = bucket
         self._inside = inside
-        self._heads: dict[str, dict[str, Any] | None] = {}
+        self._heads: dict[tuple[str, str], dict[str, Any] | None] = {}
 
     def part(
-        self, upload: dict[str, Any], number: int, source: str, start: int, size: int
+        self, upload: dict[str, Any], number: int, held: Placed, size: int
     ) -> dict[str, Any] | None:
         """Make a part of an upload from a range of an object.
 
         Args:
             upload: Bucket, Key and UploadId.
             number: of the part.
-            source: the key of the object.
-            start: of the range.
+            held: where the range begins.
             size: of the range.
 
         Returns:
             The part's entry in the list of all parts; None where its bytes have to be sent.
         """
-        head = self._head(source)
+        head = self._head(held)
         if head is None or head["ContentLength"] <= _LEAST_SOURCE:
             return None
-        if start + size > head["ContentLength"] or not self._ask():
+        if held.start + size > head["ContentLength"] or not self.able():
             return None
         with contextlib.suppress(Failure):
-            return self._copy(upload, number, source, head["ETag"], start, size)
+            return self._copy(upload, number, held, head["ETag"], size)
         return None
 
-    def _head(self, source: str) -> dict[str, Any] | None:
-        if source not in self._heads:
+    def _head(self, held: Placed) -> dict[str, Any] | None:
+        place = held.bucket, held.key
+        if place not in self._heads:
             try:
-                self._heads[source] = self._client.run(
-                    "head_object", Bucket=self._bucket, Key=source
+                self._heads[place] = self._client.run(
+                    "head_object", Bucket=held.bucket, Key=held.key
                 )
             except Failure:
-                self._heads[source] = None
-        return self._heads[source]
+                self._heads[place] = None
+        return self._heads[place]
 
     def _copy(
-        self, upload: dict[str, Any], number: int, source: str, tag: str, start: int, size: int
+        self, upload: dict[str, Any], number: int, held: Placed, tag: str, size: int
     ) -> dict[str, Any]:
         answer = self._client.run(
             "upload_part_copy",
             **upload,
             PartNumber=number,
-            CopySource={"Bucket": self._bucket, "Key": source},
-            CopySourceRange=f"bytes={start}-{start + size - 1}",
+            CopySource={"Bucket": held.bucket, "Key": held.key},
+            CopySourceRange=f"bytes={held.start}-{held.start + size - 1}",
             CopySourceIfMatch=tag,
         )
         result: dict[str, Any] = answer["CopyPartResult"]
         kept = {name: value for name, value in result.items() if name != "LastModified"}
         return {**kept, "PartNumber": number}
 
-    def _ask(self) -> bool:
+    def able(self) -> bool:
+        """Whether the service makes parts of ranges faithfully; asked once."""
         place = self._client.endpoint, self._bucket
         with _lock:
             if place not in _faithful:
@@ -114,7 +116,7 @@ class Copies:
             tag = run("put_object", **old, Body=data)["ETag"]
             upload = {**new, "UploadId": run("create_multipart_upload", **new)["UploadId"]}
             try:
-                part = self._copy(upload, 1, old["Key"], tag, start, size)
+                part = self._copy(upload, 1, Placed(self._bucket, old["Key"], start), tag, size)
                 run("complete_multipart_upload", **upload, MultipartUpload={"Parts": [part]})
             except Failure:
                 with contextlib.suppress(Failure):

@@ -11,6 +11,7 @@ from ckptstore.errors import CkptstoreError, NotFoundError
 from ckptstore.storage.base import Held, RangeReader, Sink
 from ckptstore.storage.s3client import Client
 from ckptstore.storage.s3failure import Failure, Kind
+from ckptstore.storage.s3parts import Placed
 from ckptstore.storage.s3transfer import READS_AT_ONCE, fetch, fetch_at_once
 from ckptstore.storage.s3upload import Upload
 
@@ -24,16 +25,28 @@ class S3Sink(Sink):
 
     Args:
         upload: takes them.
-        key: of a file of this storage.
+        target: Bucket and Key of the file that holds something.
         explained: a block that raises a failure as an error for people.
     """
 
     takes_held = True
 
-    def __init__(self, upload: Upload, key: Callable[[str], str], explained: Explained) -> None:
+    def __init__(
+        self, upload: Upload, target: Callable[[Held], Mapping[str, Any]], explained: Explained
+    ) -> None:
         self._upload = upload
-        self._key = key
+        self._target = target
         self._explained = explained
+
+    @property
+    def part_size(self) -> int:  # type: ignore[override]
+        """See `Sink`."""
+        return self._upload.part_size
+
+    @property
+    def waiting(self) -> int:  # type: ignore[override]
+        """See `Sink`."""
+        return self._upload.waiting
 
     def write(self, data: memoryview, /) -> None:
         """See `Sink.write`; the bytes are copied."""
@@ -43,7 +56,18 @@ class S3Sink(Sink):
     def lend(self, data: memoryview, /, held: Held | None = None) -> None:
         """See `Sink.lend`; the bytes are sent from where they are."""
         with self._explained():
-            self._upload.lend(data, held and Held(self._key(held.name), held.start))
+            self._upload.lend(data, self._placed(held))
+
+    def defer(self, size: int, supply: Callable[[], memoryview], held: Held | None = None) -> None:
+        """See `Sink.defer`; a thread that sends parts asks for the bytes."""
+        with self._explained():
+            self._upload.defer(size, supply, self._placed(held))
+
+    def _placed(self, held: Held | None) -> Placed | None:
+        if held is None:
+            return None
+        target = self._target(held)
+        return Placed(target["Bucket"], target["Key"], held.start)
 
 
 class S3Reader(RangeReader):

@@ -7,12 +7,10 @@ size of the file was unknown.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
-from ckptstore.storage.base import Held
-
-__all__ = ["LARGEST", "MOST_PARTS", "Gatherer", "Part", "copied_part_size", "part_size"]
+__all__ = ["LARGEST", "MOST_PARTS", "Gatherer", "Part", "Placed", "copied_part_size", "part_size"]
 
 _MIB = 2**20
 LARGEST = 5 * 2**40
@@ -29,16 +27,23 @@ _COPIED_BELOW = 64 * 2**10
 _SLAB = _MIB
 
 
-def part_size(expected_size: int) -> int:
+def part_size(expected_size: int, *, resident: bool = True) -> int:
     """Return the size of parts for a file.
 
     8 MiB, so that a small file has several on their way at once; 32 MiB from 320 MiB on; and what
-    leaves a tenth of 10,000 parts free from 300 GB on.
+    leaves a tenth of 10,000 parts free from 300 GB on. For a file whose bytes are in memory only
+    for this, 8 MiB, doubled until a tenth of 10,000 parts is free: whole chunks of a digest.
 
     Args:
         expected_size: bytes; 0 where unknown.
+        resident: whether the bytes are in memory anyhow.
     """
     least = -(-expected_size * 10 // (9 * MOST_PARTS))
+    if not resident:
+        size = _SMALLEST
+        while size < least:
+            size *= 2
+        return min(size, _LARGEST_PART)
     usual = min(max(_SMALLEST, expected_size // _USUAL_COUNT), _USUAL)
     return min(-(-max(usual, least) // _MIB) * _MIB, _LARGEST_PART)
 
@@ -46,6 +51,21 @@ def part_size(expected_size: int) -> int:
 def copied_part_size(size: int, wanted: int) -> int:
     """Return the size of parts for a copy of an object, ``wanted`` where 10,000 of it will do."""
     return min(max(wanted, -(-size // MOST_PARTS)), _LARGEST_PART)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where the service has some bytes already.
+
+    Attributes:
+        bucket: of the object.
+        key: of the object.
+        start: of the bytes in it.
+    """
+
+    bucket: str
+    key: str
+    start: int
 
 
 @dataclass
@@ -58,13 +78,17 @@ class Part:
         size: how many.
         slabs: memory of ours that the views show, to be used again when the part is done.
         held: where the storage has all of these bytes in one piece, or None.
+        supply: returns the bytes, where there are no views.
+        owned: how many of the bytes are in memory for this part alone.
     """
 
     number: int
     views: list[memoryview] = field(default_factory=list)
     size: int = 0
     slabs: list[bytearray] = field(default_factory=list)
-    held: Held | None = None
+    held: Placed | None = None
+    supply: Callable[[], memoryview] | None = None
+    owned: int = 0
 
 
 class Gatherer:
@@ -73,11 +97,13 @@ class Gatherer:
     Args:
         expected_size: of the file, in bytes; 0 where unknown: then parts grow, which is good for
             5 TiB.
+        resident: whether what is lent is in memory anyhow.
     """
 
-    def __init__(self, expected_size: int) -> None:
+    def __init__(self, expected_size: int, *, resident: bool = True) -> None:
         self.size = 0
-        self.part_size = part_size(expected_size)
+        self.part_size = part_size(expected_size, resident=resident)
+        self._resident = resident
         self._grows = not expected_size
         self._part = Part(1)
         self._filled = _SLAB
@@ -91,10 +117,11 @@ class Gatherer:
     def write(self, data: memoryview) -> Iterator[Part]:
         """Take bytes that will not stay, and give the full parts that more follows."""
         while data:
-            if self._part.size == self.part_size:
+            if self._full:
                 yield self.next()
             if self._filled == _SLAB:
                 self._part.slabs.append(self._spare.pop() if self._spare else bytearray(_SLAB))
+                self._part.owned += _SLAB
                 self._filled = 0
             room = min(_SLAB - self._filled, self.part_size - self._part.size, len(data))
             view = memoryview(self._part.slabs[-1])[self._filled : self._filled + room]
@@ -103,31 +130,46 @@ class Gatherer:
             self._filled += room
             self._add(view, None)
 
-    def lend(self, data: memoryview, held: Held | None) -> Iterator[Part]:
+    def lend(self, data: memoryview, held: Placed | None) -> Iterator[Part]:
         """Take bytes that stay as they are, and give the full parts that more follows."""
         if len(data) < _COPIED_BELOW and held is None:
             yield from self.write(data)
             return
         while data:
-            if self._part.size == self.part_size:
+            if self._full:
                 yield self.next()
             view = data[: self.part_size - self._part.size]
             data = data[len(view) :]
             self._add(view, held)
-            held = held and Held(held.name, held.start + len(view))
+            self._part.owned += 0 if self._resident else len(view)
+            held = held and replace(held, start=held.start + len(view))
+
+    def defer(
+        self, size: int, supply: Callable[[], memoryview], held: Placed | None
+    ) -> Iterator[Part]:
+        """Take bytes that are asked for later, a part of them, and give the part before it."""
+        if self._full:
+            yield self.next()
+        if self._part.size or size > self.part_size:
+            yield from self.lend(supply(), held)
+            return
+        self._part.size, self._part.supply, self._part.held = size, supply, held
+        self.size += size
 
     def reuse(self, part: Part) -> None:
         """Take back the memory of a part that is done."""
         self._spare += part.slabs
-        part.views, part.slabs = [], []
+        part.views, part.slabs, part.supply = [], [], None
 
-    def _add(self, view: memoryview, held: Held | None) -> None:
+    @property
+    def _full(self) -> bool:
+        return self._part.size == self.part_size or self._part.supply is not None
+
+    def _add(self, view: memoryview, held: Placed | None) -> None:
         part = self._part
         if not part.size:
             part.held = held
-        elif part.held and (
-            held is None or held.name != part.held.name or held.start != part.held.start + part.size
-        ):
+        elif part.held and held != replace(part.held, start=part.held.start + part.size):
             part.held = None
         part.views.append(view)
         part.size += len(view)

@@ -45,7 +45,7 @@ class Senders:
         self._errands: dict[int, Errand] = {}
         self._most = _FIRST_AT_ONCE
         self._busy = 0
-        self._owned = 0
+        self._owned = self._sending = 0
         self._ends = False
         self._error: BaseException | None = None
         self._answers: dict[int, dict[str, Any]] = {}
@@ -55,6 +55,11 @@ class Senders:
         """Whether there was a part."""
         return bool(self._threads)
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of the parts that are not done."""
+        return self._sending
+
     def put(self, part: Part) -> None:
         """Have a part sent soon; waits while enough of them are waiting.
 
@@ -63,7 +68,8 @@ class Senders:
         """
         with self._changed:
             self._waiting.append(part)
-            self._owned += sum(map(len, part.slabs))
+            self._owned += part.owned
+            self._sending += part.size
             self._busy += 1
             if len(self._threads) < min(self._most, self._busy):
                 thread = threading.Thread(target=self._run, name="ckptstore-part", daemon=True)
@@ -71,7 +77,7 @@ class Senders:
                 thread.start()
             self._changed.notify_all()
             # One part more is being gathered.
-            room = _BUFFERS - sum(map(len, part.slabs))
+            room = _BUFFERS - part.owned
             self._changed.wait_for(
                 lambda: (
                     self._error is not None
@@ -127,7 +133,8 @@ class Senders:
             with self._changed:
                 self._answers[part.number] = answer
                 self._busy -= 1
-                self._owned -= sum(map(len, part.slabs))
+                self._owned -= part.owned
+                self._sending -= part.size
                 if part.size < _FAST * (time.monotonic() - began):
                     self._most = min(self._most * 2, _MOST_AT_ONCE)
                 self._errands.pop(threading.get_ident(), None)

@@ -14,7 +14,7 @@ from ckptstore.storage.names import TEMPORARY
 from ckptstore.storage.s3client import Client
 from ckptstore.storage.s3failure import Failure, Kind
 
-__all__ = ["abort", "unfinished"]
+__all__ = ["abort", "parts_of", "unfinished"]
 
 _PAGE = 1000
 _APART = 3600.0
@@ -68,6 +68,26 @@ def abort(client: Client, upload: Mapping[str, Any]) -> None:
     except Failure as failure:
         if failure.kind is not Kind.NO_UPLOAD:
             raise
+
+
+def parts_of(client: Client, upload: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return the parts that an upload has by now, by number: size, ETag and checksums.
+
+    Args:
+        client: sends the requests.
+        upload: Bucket, Key and UploadId.
+
+    Raises:
+        Failure: there is no such upload, or the service did not say.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    request: dict[str, Any] = dict(upload)
+    while True:
+        page = client.run("list_parts", **request)
+        found |= {int(row["PartNumber"]): row for row in page.get("Parts", ())}
+        if not page.get("IsTruncated"):
+            return found
+        request["PartNumberMarker"] = page["NextPartNumberMarker"]
 
 
 def _uploads(client: Client, bucket: str, inside: str) -> Iterator[dict[str, Any]]:

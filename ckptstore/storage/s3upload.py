@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ckptstore.errors import StorageError
-from ckptstore.storage.base import Held
 from ckptstore.storage.s3checks import Checks
 from ckptstore.storage.s3client import Client
 from ckptstore.storage.s3copies import Copies
 from ckptstore.storage.s3errand import Body, Errand
 from ckptstore.storage.s3failure import Failure, Kind
-from ckptstore.storage.s3parts import MOST_PARTS, Gatherer, Part
+from ckptstore.storage.s3parts import MOST_PARTS, Gatherer, Part, Placed
 from ckptstore.storage.s3senders import Senders
 
 __all__ = ["MARK", "Upload", "mark_of"]
@@ -31,7 +30,8 @@ _log = logging.getLogger(__name__)
 class Upload:
     """Takes the bytes of one object; finish it, or abort it.
 
-    What is lent goes to the server from where it is; what is written waits in at most 64 MiB.
+    What is lent goes to the server from where it is; what is written, or lent and not in memory
+    anyhow, waits in at most 64 MiB.
     Several parts are on their way at once, and a file that fits into one part is sent by a single
     request. An object of more than 900 GB needs larger parts, and memory for one of them where its
     bytes are written and not lent.
@@ -43,6 +43,7 @@ class Upload:
         expected_size: bytes; 0 where unknown.
         condition: parameters that make the service refuse a key that is taken.
         inside: what the keys of the location start with.
+        resident: whether what is lent is in memory anyhow.
     """
 
     def __init__(
@@ -54,29 +55,87 @@ class Upload:
         expected_size: int,
         condition: Mapping[str, Any],
         inside: str,
+        resident: bool = True,
     ) -> None:
         self._client = client
         self._target: dict[str, Any] = {"Bucket": bucket, "Key": key}
         self._condition = dict(condition)
-        self._mark = secrets.token_hex(16)
+        self._mark: str | None = secrets.token_hex(16)
         self._checks = Checks(client, bucket)
         self._copies = Copies(client, bucket, inside)
-        self._gatherer = Gatherer(expected_size)
+        self._gatherer = Gatherer(expected_size, resident=resident)
         self._senders = Senders(self._send_part, self._gatherer.reuse)
         self._starting: concurrent.futures.Future[dict[str, Any]] | None = None
+        self._there: Mapping[int, Mapping[str, Any]] = {}
+
+    @classmethod
+    def of_parts(
+        cls,
+        client: Client,
+        upload: Mapping[str, Any],
+        parts: Mapping[int, Mapping[str, Any]],
+        *,
+        expected_size: int,
+        condition: Mapping[str, Any],
+        inside: str,
+    ) -> Upload:
+        """Return an upload that goes on with one whose bytes were not resident.
+
+        Args:
+            client: sends the requests.
+            upload: Bucket, Key and UploadId.
+            parts: those that are there already; `defer` does not ask for them.
+            expected_size: as `Upload` had it.
+            condition: as `Upload` had it.
+            inside: as `Upload` had it.
+        """
+        made = cls(
+            client,
+            upload["Bucket"],
+            upload["Key"],
+            expected_size=expected_size,
+            condition=condition,
+            inside=inside,
+            resident=False,
+        )
+        made._mark = None  # Whoever began it knows it; but the key is nobody else's.
+        made._starting = concurrent.futures.Future()
+        made._starting.set_result({"UploadId": upload["UploadId"]})
+        made._there = parts
+        return made
 
     def write(self, data: memoryview, /) -> None:
         """Take the next bytes; see `Sink.write`."""
         self._take(self._gatherer.write(memoryview(data).cast("B")))
 
-    def lend(self, data: memoryview, /, held: Held | None = None) -> None:
+    def lend(self, data: memoryview, /, held: Placed | None = None) -> None:
         """Take the next bytes, which stay; see `Sink.lend`.
 
         Args:
             data: the bytes.
-            held: the key that has the same bytes, and where.
+            held: the object that has the same bytes, and where.
         """
         self._take(self._gatherer.lend(memoryview(data).cast("B"), held))
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were taken, and that the service has not answered for yet."""
+        return self._gatherer.part.size + self._senders.waiting
+
+    @property
+    def part_size(self) -> int:
+        """Bytes that `defer` takes at a time."""
+        return self._gatherer.part_size
+
+    def defer(self, size: int, supply: Callable[[], memoryview], held: Placed | None) -> None:
+        """Take bytes that are asked for when they are needed; see `Sink.defer`.
+
+        Args:
+            size: how many.
+            supply: returns them.
+            held: the object that has the same bytes, and where.
+        """
+        self._take(self._gatherer.defer(size, supply, held))
 
     def finish(self) -> None:
         """Make the object exist.
@@ -85,7 +144,8 @@ class Upload:
             Failure: it failed; where ``lost`` is set, the object may come to exist all the same.
         """
         if self._starting is None:
-            self._put(self._gatherer.part.views)
+            part = self._gatherer.part
+            self._put(part.views if part.supply is None else [part.supply()])
             return
         if self._gatherer.part.size:
             self._begin(self._gatherer.next())
@@ -98,6 +158,10 @@ class Upload:
                 **condition,
             )
         )
+
+    def leave(self) -> None:
+        """Stop what is under way; the server keeps the parts that it has."""
+        self._senders.stop()
 
     def abort(self) -> None:
         """Stop what is under way, and have the server forget the parts; raises nothing."""
@@ -162,10 +226,15 @@ class Upload:
         """Send a part from a thread of its own, and return its entry in the list of all."""
         try:
             held, upload = part.held, self._upload
+            there = self._there.get(part.number)
+            if there is not None and there["Size"] == part.size:
+                return _listed(there, part.number)
             if held is not None:
-                made = self._copies.part(upload, part.number, held.name, held.start, part.size)
+                made = self._copies.part(upload, part.number, held, part.size)
                 if made is not None:
                     return made
+            if part.supply is not None:
+                part.views = [part.supply()]
             answer = self._checked(
                 part.views,
                 lambda check: self._client.move(
@@ -179,12 +248,7 @@ class Upload:
         except Failure as failure:
             failure.lost = False  # A part that may yet arrive makes no object.
             raise
-        kept = {
-            name: value
-            for name, value in answer.items()
-            if name == "ETag" or (name.startswith("Checksum") and name != "ChecksumType")
-        }
-        return {**kept, "PartNumber": part.number}
+        return _listed(answer, part.number)
 
     def _put(self, views: list[memoryview]) -> None:
         # A connection that turns out to be closed may have carried it; only `send`, which knows
@@ -236,9 +300,19 @@ class Upload:
         if failure.lost or failure.kind in (Kind.REFUSED, Kind.NO_UPLOAD):
             with contextlib.suppress(Failure):
                 found = self._client.run("head_object", **self._target)
-        if found and mark_of(found) == self._mark and found["ContentLength"] == self._gatherer.size:
-            return
-        raise failure
+        ours = found is not None and self._mark in (None, mark_of(found))
+        if found is None or not ours or found["ContentLength"] != self._gatherer.size:
+            raise failure
+
+
+def _listed(answer: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return the entry of a part in the list of all, from what the service said of it."""
+    kept = {
+        name: value
+        for name, value in answer.items()
+        if name == "ETag" or (name.startswith("Checksum") and name != "ChecksumType")
+    }
+    return {**kept, "PartNumber": number}
 
 
 def mark_of(head: Mapping[str, Any]) -> str | None:

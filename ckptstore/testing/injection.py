@@ -141,9 +141,23 @@ class FaultyStorage(Storage):
         self._do("create", name, perform, data)
 
     @contextmanager
-    def writer(self, name: str, *, expected_size: int = 0, durable: bool = True) -> Iterator[Sink]:
+    def writer(
+        self,
+        name: str,
+        *,
+        expected_size: int = 0,
+        durable: bool = True,
+        resident: bool = True,
+        lasting: bool = False,
+    ) -> Iterator[Sink]:
         """See `Storage.writer`."""
-        real = self._real.writer(name, expected_size=expected_size, durable=durable)
+        real = self._real.writer(
+            name,
+            expected_size=expected_size,
+            durable=durable,
+            resident=resident,
+            lasting=lasting,
+        )
         sink = self._do("writer", name, real.__enter__)
         # The garbage collector would end a writer that is left alone, and that cleans up.
         self._unfinished.append(real)
@@ -252,6 +266,10 @@ class _FaultySink(Sink):
         self._sink = sink
         self._name = name
         self._do = do
+
+    @property
+    def waiting(self) -> int:  # type: ignore[override]
+        return self._sink.waiting
 
     def write(self, data: memoryview, /) -> None:
         def perform(part: memoryview = data) -> None:

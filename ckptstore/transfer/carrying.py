@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 from ckptstore import plugins
 from ckptstore.checkpoint import Checkpoint
@@ -15,15 +14,15 @@ from ckptstore.commit.save import Save, save_generation, save_step
 from ckptstore.errors import ConflictError, CorruptionError, NotFoundError
 from ckptstore.formats.base import Files, NewFiles
 from ckptstore.manifest import MANIFEST, FileEntry
-from ckptstore.progress import OnProgress, Progress
+from ckptstore.progress import OnProgress
 from ckptstore.saving import index
 from ckptstore.storage.base import Storage
-from ckptstore.transfer.nearby import Nearby, read_exactly
 from ckptstore.transfer.report import Transfer
+from ckptstore.transfer.sending import Sending
+from ckptstore.transfer.tally import Tally
 
 __all__ = ["Copy"]
 
-_PIECE = 8 * 2**20
 _OLD_FILES = ("latest.pt", "final.pt")  # the legacy format's, which are never changed
 
 
@@ -46,7 +45,6 @@ class Copy:
         self._files: Files = origin.source
         self._place = place
         self._there = there
-        self._progress = progress
         names = _names(origin, optimizer=optimizer)
         _check_kinds(origin, names)
         self._texts = {n: self._files.text(n) for n in names if n.endswith(".json")}
@@ -55,8 +53,8 @@ class Copy:
         self._digests = self._source_digests() if there is not None else {}
         texts = sum(len(text.encode()) for text in self._texts.values())
         moved = (size for name, size in self._bytes.items() if not self._spared(name))
-        self._total = texts + sum(moved)
-        self._done = self._near = 0
+        self._tally = Tally(texts + sum(moved), progress)
+        self._sending = Sending(self._files, place, there, self._tally, prove=prove)
 
     def same_as(self, there: Committed) -> bool:
         """Whether a committed state is the one that would be written, by its manifest."""
@@ -109,8 +107,11 @@ class Copy:
             anew=self._there is not None and self.same_as(self._there),
         )
         if self._history:
-            return save_step(self._place, save, overwrite=False)
-        return save_generation(self._place, save)
+            state = save_step(self._place, save, overwrite=False)
+        else:
+            state = save_generation(self._place, save)
+        self._sending.end(state)
+        return state
 
     def report(self, state: Committed | None, *, changed: bool) -> Transfer:
         """Return what was moved and what was spared."""
@@ -124,8 +125,8 @@ class Copy:
             generation=state.manifest.generation if state and changed else None,
             copied=tuple(moved),
             spared=tuple(spared),
-            copied_bytes=sum(sizes[name] for name in moved) - self._near,
-            spared_bytes=sum(sizes[name] for name in spared) + self._near,
+            copied_bytes=sum(sizes[name] for name in moved) - self._tally.near,
+            spared_bytes=sum(sizes[name] for name in spared) + self._tally.near,
             edited=tuple(name for name in self._origin.edited if name in self._texts),
             changed=changed,
         )
@@ -139,8 +140,9 @@ class Copy:
         manifest = self._files.manifest
         if manifest is None:
             rehearsal = Rehearsal(draft(format=self._origin.format))
-            for name in self._bytes:
-                self._copy(name, rehearsal, None)
+            quiet = Sending(self._files, self._place, None, Tally(0, None), prove=True)
+            for name, size in self._bytes.items():
+                quiet.send(name, size, rehearsal)
             manifest = rehearsal.manifest
         return {name: manifest.files[name].digest.sha256 for name in self._bytes}
 
@@ -148,44 +150,17 @@ class Copy:
         return self._digests.get(name) in self._known
 
     def _write(self, files: NewFiles) -> None:
+        sent = [name for name in self._bytes if not self._spared(name)]
+        if isinstance(files, Attempt):
+            self._sending.prepare(files, sent, self._texts)
         for name, text in self._texts.items():
             files.write_text(name, text)
-            self._report(name, len(text.encode()), self._progress)
-        for name in self._bytes:
+            self._tally.took(name, len(text.encode()))
+        for name, size in self._bytes.items():
             if self._spared(name) and isinstance(files, Attempt):
                 files.reuse(name, *self._known[self._digests[name]])
             else:
-                self._copy(name, files, self._progress)
-
-    def _copy(self, name: str, files: NewFiles, progress: OnProgress | None) -> None:
-        own, size = self._files.manifest, self._bytes[name]
-        piece = own.files[name].digest.chunk_size if own is not None else _PIECE
-        with ExitStack() as stack:
-            far = stack.enter_context(self._files.open(name))
-            near = self._nearby(name, stack) if isinstance(files, Attempt) else None
-            sink = stack.enter_context(files.create(name, expected_size=size))
-            for start in range(0, size, piece):
-                data = memoryview(bytearray(min(piece, size - start)))
-                if near is None or not near.read(start // piece, data):
-                    read_exactly(far, start, data)
-                else:
-                    self._near += len(data)
-                sink.lend(data)
-                self._report(name, len(data), progress)
-        if own is not None and isinstance(files, Attempt):
-            files.expect(name, own.files[name])
-
-    def _nearby(self, name: str, stack: ExitStack) -> Nearby | None:
-        """Return what the destination has of a file, where that is nearer than the source."""
-        own, there = self._files.manifest, self._there
-        if own is None or there is None or self._place.taking_over != "proof":
-            return None
-        return Nearby.of(self._place, there, name, own.files[name].digest, stack)
-
-    def _report(self, name: str, count: int, progress: OnProgress | None) -> None:
-        if progress is not None:
-            self._done += count
-            progress(Progress("copy", name, self._done, self._total))
+                self._sending.send(name, size, files)
 
 
 def _check_kinds(origin: Checkpoint, names: Sequence[str]) -> None:

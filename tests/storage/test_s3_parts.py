@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from ckptstore.storage.base import Held
 from ckptstore.storage.s3parts import (
     LARGEST,
     MOST_PARTS,
     Gatherer,
+    Placed,
     copied_part_size,
     part_size,
 )
 
 MIB = 2**20
 SIZES = [0, 1, 8 * MIB, 80 * MIB, 150 * 10**6, 1536 * MIB, 300 * 2**30, 2**40, LARGEST]
+
+
+def at(key, start):
+    return Placed("bucket", key, start)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -115,11 +119,11 @@ def test_memory_of_a_part_that_is_done_is_used_again():
 @pytest.mark.parametrize(
     ("hints", "held"),
     [
-        ([Held("a", 5), Held("a", 5 + MIB)], Held("a", 5)),
-        ([Held("a", 5), Held("a", 6 + MIB)], None),
-        ([Held("a", 5), Held("b", 5 + MIB)], None),
-        ([Held("a", 5), None], None),
-        ([None, Held("a", MIB)], None),
+        ([at("a", 5), at("a", 5 + MIB)], at("a", 5)),
+        ([at("a", 5), at("a", 6 + MIB)], None),
+        ([at("a", 5), at("b", 5 + MIB)], None),
+        ([at("a", 5), None], None),
+        ([None, at("a", MIB)], None),
     ],
 )
 def test_a_part_is_held_where_all_of_it_lies_in_one_piece(hints, held):
@@ -134,6 +138,9 @@ def test_a_part_is_held_where_all_of_it_lies_in_one_piece(hints, held):
 def test_where_a_piece_is_cut_the_hint_goes_on():
     gatherer = Gatherer(0)
 
-    first, second = parts_of(gatherer, gatherer.lend(memoryview(bytes(9 * MIB)), Held("a", 7)))
+    first, second = parts_of(gatherer, gatherer.lend(memoryview(bytes(9 * MIB)), at("a", 7)))
 
-    assert (first.held, second.held) == (Held("a", 7), Held("a", 7 + 8 * MIB))
+    assert (first.held, second.held) == (
+        at("a", 7),
+        at("a", 7 + 8 * MIB),
+    )
