@@ -6,7 +6,8 @@ two states shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import ckptstore
 from ckptstore.storage import connect
 from ckptstore.testing import Crash, Killed, asked, inject
+from ckptstore.transfer import sending
 from gpt.config import GPTConfig
 from gpt.model import GPT
 
@@ -187,6 +189,33 @@ def _sync(place: Place) -> None:
     ckptstore.sync(place.url, place.other, storage_options=place.options)
 
 
+@contextmanager
+def _as_if_large() -> Iterator[None]:
+    """Have copies leave word of what they copy, as those of 64 MiB and more do."""
+    usual, sending._WORTH_A_NOTE = sending._WORTH_A_NOTE, 1
+    try:
+        yield
+    finally:
+        sending._WORTH_A_NOTE = usual
+
+
+def _sync_large(place: Place) -> None:
+    with _as_if_large():
+        _sync(place)
+
+
+def _cut_off(place: Place) -> None:
+    """Leave a state, and a copy of it that somebody interrupted in its second file."""
+
+    def interrupt(event: Any) -> None:
+        if event.name == "optimizer.pt":
+            raise KeyboardInterrupt
+
+    place.save(1, full=True)
+    with _as_if_large(), suppress(KeyboardInterrupt):
+        ckptstore.sync(place.url, place.other, storage_options=place.options, progress=interrupt)
+
+
 def _both(place: Place) -> None:
     """Leave an older state at the other location, of which one file of bytes is the same."""
     place.save(1, place.other, full=True)
@@ -233,6 +262,8 @@ ACTS = {
         Act("sync", _sync, lambda p: p.save(1, full=True), copies=True),
         Act("sync an edit", _sync, _edited, copies=True),
         Act("sync over older", _sync, _both, copies=True),
+        Act("sync something large", _sync_large, lambda p: p.save(1, full=True), copies=True),
+        Act("sync on", _sync_large, _cut_off, copies=True),
         Act("sync a step", _sync, _histories, copies=True, history=True),
         Act("convert beside", _convert, _legacy),
         Act("convert", lambda p: _convert(p, p.other), _legacy, copies=True),
