@@ -31,7 +31,7 @@ def moved_line(transfer: Transfer, verb: str, *, dry_run: bool) -> str:
         return f"{ways}: the same already, {_spared(transfer)}"
     acted = f"would {verb}" if dry_run else _DONE[verb]
     parts = [f"{acted} {_amount(transfer.copied, transfer.copied_bytes)}"]
-    if transfer.spared:
+    if transfer.spared_bytes or transfer.spared:
         parts.append(_spared(transfer))
     if transfer.edited:
         parts.append(f"hand edits of {', '.join(transfer.edited)} carried over")
@@ -65,6 +65,8 @@ def _crc(info: TensorInfo) -> str:
 
 
 def _spared(transfer: Transfer) -> str:
+    if not transfer.spared:  # Parts of files.
+        return f"spared {size(transfer.spared_bytes)} of them"
     return f"spared {_amount(transfer.spared, transfer.spared_bytes)}"
 
 

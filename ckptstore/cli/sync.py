@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -10,8 +12,11 @@ from ckptstore.cli import options
 from ckptstore.cli.messages import say
 from ckptstore.cli.moved import moved_line
 from ckptstore.cli.progress import Bar
+from ckptstore.cli.screen import clean, plural
 
 __all__ = ["command"]
+
+_DECLINED = 1
 
 
 @click.command("sync")
@@ -30,6 +35,12 @@ __all__ = ["command"]
     metavar="N",
     help="Copy the N highest steps of a history.",
 )
+@click.option(
+    "--delete",
+    is_flag=True,
+    help="With --all or --last: afterwards delete the other steps of DESTINATION. Asks before.",
+)
+@click.option("--yes", is_flag=True, help="With --delete: do not ask.")
 @options.fallback
 @options.dry_run
 @options.storage
@@ -43,44 +54,111 @@ def command(
     prove: bool,
     all_steps: bool,
     last: int | None,
+    delete: bool,
+    yes: bool,
     fallback: bool,
     dry_run: bool,
     storage_options: dict[str, Any] | None,
 ) -> None:
     """Make DESTINATION hold the newest state of SOURCE.
 
-    Copies the files that differ and commits them together; where both hold the
-    same state already, nothing happens. With --all or --last the steps of a
-    history are copied, each committed by itself; run again, it goes on.
+    Copies what differs and commits it together; where both hold the same state
+    already, nothing happens. What was interrupted goes on when it is run again.
+    With --all or --last the steps of a history are copied, each committed by
+    itself.
     """
     import ckptstore
 
-    if all_steps or last is not None:
-        if fallback or (all_steps and last is not None):
-            raise click.UsageError("--all, --last and --fallback exclude each other", context)
-        with Bar() as bar:
-            for transfer in ckptstore.sync_steps(
-                source,
-                destination,
-                last=last,
-                optimizer=not no_optimizer,
-                prove=prove,
-                dry_run=dry_run,
-                storage_options=storage_options,
-                progress=bar,
-            ):
-                bar.clear()
-                say(moved_line(transfer, "copy", dry_run=dry_run))
-        return
+    history = all_steps or last is not None
+    _check_together(
+        context, all_steps=all_steps, last=last, delete=delete, yes=yes, fallback=fallback
+    )
+    extra = None
+    if delete:
+        extra = _Extra(source, destination, last, storage_options)
+        if extra.steps and not (yes or dry_run) and not extra.confirmed(context):
+            context.exit(_DECLINED)
     with Bar() as bar:
-        transfer = ckptstore.sync(
-            source,
-            destination,
-            optimizer=not no_optimizer,
-            prove=prove,
-            fallback=fallback,
-            dry_run=dry_run,
-            storage_options=storage_options,
-            progress=bar,
-        )
-    say(moved_line(transfer, "copy", dry_run=dry_run))
+        common: dict[str, Any] = {
+            "optimizer": not no_optimizer,
+            "prove": prove,
+            "dry_run": dry_run,
+            "storage_options": storage_options,
+            "progress": bar,
+        }
+        if history:
+            transfers = ckptstore.sync_steps(source, destination, last=last, **common)
+        else:
+            transfers = iter([ckptstore.sync(source, destination, fallback=fallback, **common)])
+        for transfer in transfers:
+            bar.clear()
+            say(moved_line(transfer, "copy", dry_run=dry_run))
+    if extra is not None:
+        extra.delete(dry_run=dry_run)
+
+
+def _check_together(
+    context: click.Context,
+    *,
+    all_steps: bool,
+    last: int | None,
+    delete: bool,
+    yes: bool,
+    fallback: bool,
+) -> None:
+    """Refuse options that do not go together."""
+    history = all_steps or last is not None
+    if (fallback and history) or (all_steps and last is not None):
+        raise click.UsageError("--all, --last and --fallback exclude each other", context)
+    if delete and not history:
+        raise click.UsageError("--delete is about steps: give --all or --last too", context)
+    if yes and not delete:
+        raise click.UsageError("--yes is for --delete", context)
+
+
+class _Extra:
+    """The steps that only the destination has, as they are before anything is copied."""
+
+    def __init__(
+        self,
+        source: str,
+        destination: str,
+        last: int | None,
+        storage_options: dict[str, Any] | None,
+    ) -> None:
+        import ckptstore
+
+        wanted = ckptstore.Store(source, storage_options=storage_options).steps()
+        self._store = ckptstore.Store(destination, storage_options=storage_options)
+        kept = {*wanted} if last is None else {*wanted[-last:]}
+        self.steps = [step for step in self._store.steps() if step not in kept] if kept else []
+        self._destination = destination
+
+    def confirmed(self, context: click.Context) -> bool:
+        """Show what would go, and ask; where nobody can be asked, refuse before all else."""
+        listed = f"{plural(len(self.steps), 'step')} of {self._destination}: {self._named()}"
+        if not sys.stdin.isatty():
+            raise click.UsageError(
+                f"--delete would delete {listed}; nothing was copied or deleted: give --yes",
+                context,
+            )
+        click.echo(clean(f"afterwards these are deleted: {listed}"), err=True)
+        if click.confirm("go on?", err=True):
+            return True
+        say("nothing was copied or deleted")
+        return False
+
+    def delete(self, *, dry_run: bool) -> None:
+        """Delete what was shown, as far as it is still there."""
+        from ckptstore.errors import NotFoundError
+
+        for step in self.steps:
+            with suppress(NotFoundError):
+                if not dry_run:
+                    self._store.remove(step)
+                say(
+                    f"{'would delete' if dry_run else 'deleted'} step {step} of {self._destination}"
+                )
+
+    def _named(self) -> str:
+        return ", ".join(map(str, self.steps))

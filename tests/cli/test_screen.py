@@ -64,7 +64,7 @@ def test_a_table_is_aligned_and_cuts_nothing(monkeypatch: pytest.MonkeyPatch) ->
     assert lines == ["  a    1  x", f"  {long}", "      22  y", "  宽   3"]
 
 
-@pytest.mark.parametrize("columns", [40, 80, 120])
+@pytest.mark.parametrize("columns", [72, 80, 120])
 def test_columns_use_the_width_and_lose_nothing(
     monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
@@ -101,12 +101,33 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
 
 
-def shown(stream: io.StringIO, *, quiet: bool = False, events: int = 1) -> str:
-    """Return what is drawn on a stream in the place of stderr, for the first half of a copy."""
+class Clock:
+    """Tells a time that moves on by some seconds whenever it is asked."""
+
+    def __init__(self, step: float) -> None:
+        self.now = 0.0
+        self.step = step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def shown(
+    stream: io.StringIO, *, quiet: bool = False, events: int = 1, step: float | None = None
+) -> str:
+    """Return what is drawn on a stream in the place of stderr, for the first half of a copy.
+
+    Args:
+        stream: for what is drawn.
+        quiet: as with ``--quiet``.
+        events: how many there are.
+        step: seconds between two of them; those that pass by default.
+    """
     with click.Context(click.Command("sync")) as context, redirect_stderr(stream):
         if quiet:
             be_quiet(context)
-        with Bar() as bar:
+        with Bar(time.monotonic if step is None else Clock(step)) as bar:
             for number in range(1, events + 1):
                 bar(Progress("copy", "model.pt", 500 * number // events, 1000))
     return stream.getvalue()
@@ -115,9 +136,50 @@ def shown(stream: io.StringIO, *, quiet: bool = False, events: int = 1) -> str:
 def test_the_bar_shows_how_far_it_is_and_leaves_a_clean_line() -> None:
     _, drawn, cleared, end = shown(Terminal()).split("\r")
 
-    assert drawn.startswith("copy model.pt [############------------]  50%  500 B of 1 kB")
+    assert drawn.startswith("copy model.pt [########--------]  50%  500 B of 1 kB")
     assert len(drawn) == 79
     assert cleared.strip() == end == ""
+
+
+def test_the_bar_shows_how_fast_it_is_and_how_long_it_takes() -> None:
+    *_, drawn, _, _ = shown(Terminal(), events=25, step=1.0).split("\r")
+
+    # 20 bytes a second, and 500 are left.
+    assert drawn.rstrip().endswith(" 50%  500 B of 1 kB  20 B/s  25 s left")
+
+
+@pytest.mark.parametrize("columns", [72, 80, 120])
+def test_the_bar_stays_on_one_line(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+    drawn = shown(Terminal(), events=25, step=1.0).split("\r")
+
+    assert max(map(len, drawn)) == columns - 1
+
+
+def test_a_copy_that_stands_still_says_so() -> None:
+    with click.Context(click.Command("sync")), redirect_stderr(Terminal()) as stream:
+        bar = Bar(Clock(3.0))
+        for _ in range(9):
+            bar(Progress("copy", "model.pt", 500, 1000))
+
+    assert stream.getvalue().rstrip().endswith("500 B of 1 kB  stalled")
+
+
+def test_without_a_terminal_a_plain_line_comes_every_ten_seconds() -> None:
+    lines = shown(io.StringIO(), events=25, step=1.0).splitlines()
+
+    assert lines == [
+        "copy model.pt: 20%, 200 B of 1 kB, 20 B/s, 40 s left",
+        "copy model.pt: 40%, 400 B of 1 kB, 20 B/s, 30 s left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (185, "3:05"), (7384, "2:03:04")]
+)
+def test_times_are_for_people(seconds: float, text: str) -> None:
+    assert progress._duration(seconds) == text
 
 
 def test_the_bar_waits_before_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,8 +192,9 @@ def test_the_bar_is_silent_where_quiet_was_asked_for() -> None:
     assert shown(Terminal(), quiet=True) == ""
 
 
-def test_the_bar_is_silent_where_stderr_is_no_terminal() -> None:
+def test_what_is_soon_done_prints_no_line_where_stderr_is_no_terminal() -> None:
     assert shown(io.StringIO()) == ""
+    assert shown(io.StringIO(), quiet=True, events=25, step=1.0) == ""
 
 
 def test_the_bar_does_not_draw_more_often_than_a_person_sees() -> None:

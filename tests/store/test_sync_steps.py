@@ -127,3 +127,64 @@ def test_the_command_says_what_came_of_each_step(history, tmp_path):
         True,
     ]
     assert wrong.exit_code == 2
+
+
+class TestDelete:
+    """`--delete` removes the steps that only the destination has, and asks before it copies."""
+
+    @pytest.fixture
+    def command(self, history, tmp_path):
+        from click.testing import CliRunner
+
+        from ckptstore.cli import main
+
+        for step in (5, 10, 40):
+            ckptstore.Store(tmp_path / "copy", keep=ckptstore.Keep()).save(
+                model=weights(step), step=step
+            )
+
+        def command(*options):
+            return CliRunner().invoke(
+                main, ["sync", str(history), str(tmp_path / "copy"), *options]
+            )
+
+        return command
+
+    def test_without_a_terminal_it_refuses_and_has_done_nothing(self, command, tmp_path):
+        result = command("--all", "--delete")
+
+        assert result.exit_code == 2
+        assert "2 steps of" in result.stderr
+        assert "5, 40; nothing was copied or deleted: give --yes" in result.stderr
+        assert steps(tmp_path / "copy") == (5, 10, 40)
+
+    def test_with_yes_the_other_steps_go_once_all_is_copied(self, command, tmp_path):
+        result = command("--all", "--delete", "--yes")
+
+        assert result.exit_code == 0, result.stderr
+        assert steps(tmp_path / "copy") == (10, 20, 30)
+        assert [line.split(" of ")[0] for line in result.stdout.splitlines()[-2:]] == [
+            "deleted step 5",
+            "deleted step 40",
+        ]
+
+    def test_with_last_only_these_stay(self, command, tmp_path):
+        assert command("--last", "1", "--delete", "--yes").exit_code == 0
+        assert steps(tmp_path / "copy") == (30,)
+
+    def test_a_dry_run_says_what_would_go(self, command, tmp_path):
+        result = command("--all", "--delete", "--dry-run")
+
+        assert "would delete step 40" in result.stdout
+        assert steps(tmp_path / "copy") == (5, 10, 40)
+
+    def test_what_fails_deletes_nothing(self, command, history, tmp_path):
+        damaged = history / "step-00000030" / "model.pt"
+        damaged.write_bytes(damaged.read_bytes()[:-9] + b"damage!!!")
+
+        assert command("--all", "--delete", "--yes").exit_code == 4
+        assert {5, 40} < {*steps(tmp_path / "copy")}
+
+    def test_it_is_about_steps(self, command):
+        assert "give --all or --last" in command("--delete").stderr
+        assert "--yes is for --delete" in command("--yes").stderr
