@@ -92,6 +92,8 @@ class Client:
         except BaseException:
             future.cancel()
             raise
+        finally:
+            errand.let_go()
 
     def start(self, work: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
         """Begin something in the thread that does all the input and output."""

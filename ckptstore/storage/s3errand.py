@@ -183,6 +183,12 @@ class Errand:
             raise self.failure
         return True
 
+    def let_go(self) -> None:
+        """Forget the memory: timers of kept connections remember the request for a while."""
+        self.targets = []
+        if self.body is not None:
+            self.body.views = []
+
     # -- the thread that makes requests ------------------------------------------------------
 
     def begin(self) -> None:

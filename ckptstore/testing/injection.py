@@ -212,6 +212,27 @@ class FaultyStorage(Storage):
         found: tuple[Unfinished, ...] = self._do("unfinished", "", self._real.unfinished)
         return found
 
+    def beside(self, other: Storage) -> bool:
+        """Return False: what two storages do by themselves, no fault comes to."""
+        return False
+
+    def fetch(self, origin: Storage, source: str, name: str) -> bool:
+        """See `Storage.fetch`."""
+        done: bool = self._do("fetch", name, lambda: self._real.fetch(origin, source, name))
+        return done
+
+    def composes(self) -> bool:
+        """See `Storage.composes`."""
+        able: bool = self._do("composes", "", self._real.composes)
+        return able
+
+    @contextmanager
+    def continued(self, upload: Unfinished, *, expected_size: int) -> Iterator[Sink]:
+        """See `Storage.continued`."""
+        real = self._real.continued(upload, expected_size=expected_size)
+        with self._do("continued", upload.name, lambda: real) as sink:
+            yield sink
+
     def give_up(self, upload: Unfinished) -> None:
         """See `Storage.give_up`."""
         self._do("give_up", upload.name, lambda: self._real.give_up(upload))
@@ -266,6 +287,10 @@ class _FaultySink(Sink):
         self._sink = sink
         self._name = name
         self._do = do
+
+    @property
+    def part_size(self) -> int:  # type: ignore[override]
+        return self._sink.part_size
 
     @property
     def waiting(self) -> int:  # type: ignore[override]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -17,8 +18,8 @@ from ckptstore.transfer.nearby import Nearby
 __all__ = ["Pieces", "in_order"]
 
 _FIRST_AT_ONCE = 2
-_MOST_AT_ONCE = 6
-"""Pieces of a chunk each that wait in memory, which is 48 MiB."""
+_MOST_AT_ONCE = 4
+"""Pieces of a chunk each that wait in memory, which is 32 MiB."""
 
 
 class Pieces:
@@ -68,7 +69,8 @@ class Pieces:
         Raises:
             CorruptionError: the file is shorter than it was said to be, or damaged.
         """
-        data = memoryview(bytearray(size))
+        # From the system itself, which has it back at once: what a thread frees, malloc keeps.
+        data = memoryview(mmap.mmap(-1, size))
         if chunk is not None and any(near.read(chunk, data) for near in self._near):
             self._spared(size)
             return data

@@ -191,7 +191,7 @@ class Sending:
     ) -> None:
         """Hand a whole file to a sink, none of whose bytes is read before it is asked for."""
         chunk, size = entry.digest.chunk_size, entry.digest.size
-        step = max(sink.part_size, 1)
+        step = sink.part_size or chunk
 
         def deferred(start: int, count: int) -> None:
             numbers = range(start // chunk, -(-(start + count) // chunk))

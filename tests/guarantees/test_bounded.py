@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
+import torch
+
+import ckptstore
 
 # The high-water mark of the process's own memory, in MiB, set back before each call.
 PEAK = """
@@ -59,3 +63,43 @@ def test_saving_and_loading_need_no_second_copy(place, request, tmp_path):
     saving, loading = map(int, done.stdout.split())
     assert saving <= BUDGET
     assert loading <= SIZE + BUDGET
+
+
+COPY = """
+import json, re, sys, ckptstore
+from pathlib import Path
+
+source, far, near, options = sys.argv[1:]
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+
+def grown_by(*ends):
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak()
+    ckptstore.sync(*ends, storage_options=json.loads(options))
+    return peak() - before
+
+ckptstore.sync(source + "-first", far + "-first", storage_options=json.loads(options))
+print(grown_by(source, far), grown_by(far, near))
+"""
+
+
+@pytest.mark.parametrize("name", ["moto", "rclone"])
+def test_a_copy_keeps_little_of_what_passes(name, request, tmp_path):
+    server = request.getfixturevalue(f"{name}_server")
+    ckptstore.save(tmp_path / "source-first", model={"w": torch.ones(8)})
+    ckptstore.save(tmp_path / "source", model={"w": torch.rand(SIZE * 2**18)})
+    ends = [str(tmp_path / "source"), server.url("dante"), str(tmp_path / "near")]
+
+    done = subprocess.run(
+        [sys.executable, "-c", COPY, *ends, json.dumps(server.storage_options)],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    sending, receiving = map(int, done.stdout.split())
+    assert sending <= BUDGET
+    assert receiving <= BUDGET
