@@ -6,6 +6,7 @@
 #   make floors    imports go down the floors only   make plugins   the plugins' own tests
 #   make bench     save, load and stall against the machine's limits and peers, in 15 minutes
 #   make bench-quick   the same in two, with an eighth of the bytes and fewer peers
+#   make bench-sync    sync beside rclone and the AWS command line, in five minutes
 #   make fuzz      hostile bytes for every reader, SECONDS=600 in all
 #   make faults    kill, stop, cut off and race real saves: 1,000 kills on disk, 200 on each server
 #   make clean     remove .venv and what tools left behind; checkpoints stay
@@ -20,7 +21,7 @@ PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STATED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types floors plugins bench bench-quick fuzz faults clean
+.PHONY: help demo test lint types floors plugins bench bench-quick bench-sync fuzz faults clean
 
 help:
 	@sed -n 's/^#   \{0,1\}//p' Makefile
@@ -54,6 +55,9 @@ bench: .venv/bench
 
 bench-quick: .venv/bench
 	$(BIN)/python -m benchmarks.speed --quick
+
+bench-sync: .venv/bench
+	$(BIN)/python -m benchmarks.sync
 
 fuzz: .venv/fuzz
 	$(BIN)/python -m benchmarks.fuzz --seconds $(SECONDS)

@@ -23,6 +23,7 @@ class Counting:
     Attributes:
         url: where to reach the server through this.
         requests: how many were made.
+        sent: bytes that went to the server, heads included.
         received: bytes that the server answered, heads included.
     """
 
@@ -36,6 +37,7 @@ class Counting:
         self._threads: list[threading.Thread] = []
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.requests = 0
+        self.sent = 0
         self.received = 0
 
     def __enter__(self) -> Counting:
@@ -67,10 +69,17 @@ class Counting:
                 return
             server = socket.create_connection(self._target)
             self._sockets.append(server)
-            self._start(self._pass_on, client, server, True)
-            self._start(self._pass_on, server, client, False)
+            self._start(self.pass_on, client, server, True)
+            self._start(self.pass_on, server, client, False)
 
-    def _pass_on(self, source: socket.socket, target: socket.socket, asking: bool) -> None:
+    def pass_on(self, source: socket.socket, target: socket.socket, asking: bool) -> None:
+        """Pass on what comes from one side, until it ends.
+
+        Args:
+            source: where it comes from.
+            target: where it goes to.
+            asking: whether this is the client's side.
+        """
         last = b""
         with contextlib.suppress(OSError):
             while data := source.recv(_BLOCK):
@@ -79,6 +88,7 @@ class Counting:
                         # A request's first line may come in two pieces.
                         self.requests += (last + data).count(_END)
                         last = data[1 - len(_END) :]
+                        self.sent += len(data)
                     else:
                         self.received += len(data)
                 target.sendall(data)
