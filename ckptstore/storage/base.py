@@ -333,6 +333,20 @@ class Storage(ABC):
             AlreadyThereError: the name is taken, found at the start or at the end.
         """
 
+    def whole(
+        self, name: str, *, expected_size: int = 0, durable: bool = True
+    ) -> AbstractContextManager[Sink]:
+        """Create a file as `writer` does, of which nobody sees a part under its name.
+
+        Not even whoever looks after a kill: so it needs no manifest to say that all is there.
+        Storages whose `writer` shows nothing before the end have nothing to add; any other fsspec
+        filesystem shows what it shows.
+
+        Raises:
+            AlreadyThereError: the name is taken, found at the start or at the end.
+        """
+        return self.writer(name, expected_size=expected_size, durable=durable)
+
     @abstractmethod
     def replace(self, name: str, data: bytes, *, durable: bool = True) -> None:
         """Put a small file in place of whatever has the name, in one operation."""

@@ -139,6 +139,28 @@ class LocalStorage(Storage):
             disk.remove_empty(os.path.dirname(path), self._root)
             raise
 
+    @contextlib.contextmanager
+    def whole(self, name: str, *, expected_size: int = 0, durable: bool = True) -> Iterator[Sink]:
+        """See `Storage.whole`: a temporary file, synced, then linked to its name."""
+        path = self._own(name)
+        folder = os.path.dirname(path)
+        temporary = disk.temporary(folder)
+        with disk.explained("create", path):
+            if os.path.lexists(path):
+                raise FileExistsError
+            descriptor, made = disk.in_folder(folder, lambda: disk.new_file(temporary))
+        sink = _FileSink(temporary, descriptor, durable=durable, called=path)
+        try:
+            yield sink
+            sink.finish()
+            with disk.explained("create", path):
+                disk.place(temporary, path)
+        finally:
+            sink.take_back()
+            disk.remove_empty(folder, self._root)
+        if durable:
+            self._sync_folders(folder, made)
+
     def replace(self, name: str, data: bytes, *, durable: bool = True) -> None:
         """See `Storage.replace`: a temporary file, synced, then renamed; a link is replaced."""
         self._put(self._own(name), data, durable=durable, place=os.replace)
@@ -271,8 +293,11 @@ class LocalStorage(Storage):
 
 
 class _FileSink(Sink):
-    def __init__(self, path: str, descriptor: int, *, durable: bool) -> None:
+    def __init__(
+        self, path: str, descriptor: int, *, durable: bool, called: str | None = None
+    ) -> None:
         self._path = path
+        self._called = called or path
         self._descriptor = descriptor
         self._durable = durable
         self._status = os.fstat(descriptor)
@@ -280,7 +305,7 @@ class _FileSink(Sink):
 
     def write(self, data: memoryview, /) -> None:
         view = memoryview(data).cast("B")
-        with disk.explained("write", self._path):
+        with disk.explained("write", self._called):
             disk.write_all(self._descriptor, view)
         self._size += len(view)
         # The disk writes these while the next are digested, and not only when all are there.
@@ -289,7 +314,7 @@ class _FileSink(Sink):
             self._begun = self._size
 
     def finish(self) -> None:
-        with disk.explained("write", self._path):
+        with disk.explained("write", self._called):
             if self._durable:
                 disk.sync_file(self._descriptor)
             self.close()

@@ -58,7 +58,10 @@ def connect(
 
 
 def locate(
-    location: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+    location: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    new: bool = False,
 ) -> tuple[Storage, str | None]:
     """Return the storage of a location, and the file's name where the location is a file.
 
@@ -67,6 +70,7 @@ def locate(
             ``checkpoints/dante`` and ``latest.pt`` if that is a file, else the storage of a folder
             of that name and None. With a separator at its end it is always a folder.
         storage_options: as in `connect`.
+        new: whether it is a file that need not be there yet; the storage is asked nothing then.
 
     Raises:
         UnsupportedError: as in `connect`.
@@ -80,7 +84,7 @@ def locate(
     if protocol == "file":
         rest = os.path.expanduser(rest)
         parent, name = os.path.split(rest)
-        if name and os.path.isfile(rest):
+        if os.path.isfile(rest) or (new and name not in ("", ".", "..")):
             return LocalStorage(parent or os.curdir), name
         return LocalStorage(rest), None
     name = text.rpartition("/")[2]
@@ -88,7 +92,7 @@ def locate(
     # What stands alone behind :// is a bucket or a host, but for memory, which has neither.
     if name not in (".", "..") and (protocol == "memory" or not parent.endswith("://")):
         above = connect(parent + query, storage_options)
-        if above.entry(name) is not None:
+        if new or above.entry(name) is not None:
             return above, name
     return connect(location, storage_options), None
 

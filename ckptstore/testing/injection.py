@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,6 +158,18 @@ class FaultyStorage(Storage):
             resident=resident,
             lasting=lasting,
         )
+        with self._writing(name, real) as sink:
+            yield sink
+
+    @contextmanager
+    def whole(self, name: str, *, expected_size: int = 0, durable: bool = True) -> Iterator[Sink]:
+        """See `Storage.whole`; its operations are those of `writer`."""
+        real = self._real.whole(name, expected_size=expected_size, durable=durable)
+        with self._writing(name, real) as sink:
+            yield sink
+
+    @contextmanager
+    def _writing(self, name: str, real: AbstractContextManager[Sink]) -> Iterator[Sink]:
         sink = self._do("writer", name, real.__enter__)
         # The garbage collector would end a writer that is left alone, and that cleans up.
         self._unfinished.append(real)

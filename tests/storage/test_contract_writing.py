@@ -321,3 +321,64 @@ class TestCopyingAndDeleting:
         storage.flush("")
         storage.flush("a")
         storage.flush("absent")
+
+
+class TestWhole:
+    def test_it_is_written_as_by_a_writer(self, storage):
+        data = bytes(range(256)) * 5000
+        with storage.whole("a/b", expected_size=len(data)) as sink:
+            sink.write(memoryview(data[:1000]))
+            sink.lend(memoryview(data)[1000:])
+
+        assert storage.read("a/b") == data
+        assert storage.list("a").files.keys() == {"b"}
+
+    def test_nobody_sees_a_part_of_it(self, storage):
+        if type(storage).__name__ == "GeneralStorage":
+            pytest.skip("fsspec shows what it shows")
+        with storage.whole("a") as sink:
+            sink.write(memoryview(bytes(10 * 2**20)))
+            assert storage.entry("a") is None
+
+        assert storage.entry("a").size == 10 * 2**20
+
+    def test_what_is_there_is_never_replaced(self, storage):
+        storage.create("a/b", b"first")
+
+        with (
+            pytest.raises(AlreadyThereError, match=r"b.*already there"),
+            storage.whole("a/b") as sink,
+        ):
+            sink.write(memoryview(b"second"))
+
+        assert storage.read("a/b") == b"first"
+        assert storage.list("a").files.keys() == {"b"}
+
+    def test_what_comes_meanwhile_is_not_replaced_either(self, storage):
+        storage.create("probe", b"x")
+        if not storage.create_only("probe", b"x"):
+            pytest.skip("this storage takes one writer at a time, and says so")
+
+        def write():
+            with storage.whole("a") as sink:
+                sink.write(memoryview(b"second"))
+                storage.create("a", b"first")
+
+        with pytest.raises(AlreadyThereError, match="a.*already there"):
+            write()
+
+        assert storage.read("a") == b"first"
+        assert storage.list().files.keys() == {"probe", "a"}
+
+    @pytest.mark.parametrize("size", [1, 20 * 2**20])
+    def test_an_exception_leaves_nothing(self, storage, size):
+        def write():
+            with storage.whole("new/a") as sink:
+                sink.write(memoryview(bytes(size)))
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            write()
+
+        assert storage.list("new") == Listing({}, ())
+        assert storage.list().files == {}

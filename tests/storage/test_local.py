@@ -53,6 +53,11 @@ def write(storage, name, data, **options):
         sink.write(memoryview(data))
 
 
+def write_whole(storage, name, data):
+    with storage.whole(name) as sink:
+        sink.write(memoryview(data))
+
+
 class TestDurable:
     pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
 
@@ -73,6 +78,18 @@ class TestDurable:
         synced = [path for verb, path in calls if verb == "sync"]
         assert synced[0] == str(root / "gen/model.pt")
         assert {str(root / "gen"), str(root), str(root.parent)} <= set(synced)
+
+    def test_a_whole_file_is_on_disk_before_it_has_its_name_and_its_folders_after(
+        self, storage, root, calls
+    ):
+        with storage.whole("old/dante.pt") as sink:
+            sink.write(memoryview(b"1"))
+
+        named = calls.index(("name", str(root / "old/dante.pt")))
+        before, after = calls[:named], [path for verb, path in calls[named:] if verb == "sync"]
+        assert any(verb == "sync" and "/.tmp-" in path for verb, path in before)
+        assert set(after) >= {str(root / "old"), str(root), str(root.parent)}
+        assert os.listdir(root / "old") == ["dante.pt"]
 
     def test_a_copy_and_a_swap_are_on_disk(self, storage, root, calls):
         storage.create("gen/a", b"1")
@@ -284,8 +301,9 @@ assert storage.list() == Listing({{}}, ())
             lambda: storage.create("gen/a", b"1"),
             lambda: storage.replace("gen/a", b"1"),
             lambda: write(storage, "gen/a", b"1"),
+            lambda: write_whole(storage, "gen/a", b"1"),
         ):
-            with pytest.raises(StorageError, match=says):
+            with pytest.raises(StorageError, match=f"'{root}/gen/a': {says}"):
                 act()
         monkeypatch.undo()
 

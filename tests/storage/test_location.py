@@ -286,3 +286,23 @@ def test_local_work_imports_no_fsspec():
     )
 
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("location", "above", "name"),
+    [
+        ("new/dante.pt", "new", "dante.pt"),
+        ("dante.pt", ".", "dante.pt"),
+        ("new/dante/", "new/dante", None),
+        ("new/..", "new/..", None),
+        ("memory://dante.pt", "memory://", "dante.pt"),
+        ("memory://a/dante.pt", "memory://a", "dante.pt"),
+        ("s3://bucket/dante.pt", "s3://bucket", "dante.pt"),
+        ("s3://bucket/a/", "s3://bucket/a", None),
+        ("s3://bucket", "s3://bucket", None),
+    ],
+)
+def test_a_new_file_is_told_from_its_folder_without_asking_the_storage(location, above, name):
+    place, found = locate(location, new=True)
+
+    assert (place.location, found) == (above, name)
