@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 import ckptstore
+from ckptstore.commit.ends import Ends
 from ckptstore.commit.incoming import Incoming
 from ckptstore.formats.base import NewFiles
 from ckptstore.manifest import FileEntry, Manifest, TextEntry
@@ -41,9 +42,14 @@ def draft(
 
 
 class Rehearsal(NewFiles):
-    """Digests what would be written, and writes nothing: to compare before a byte is stored."""
+    """Digests what would be written, and writes nothing: to compare before a byte is stored.
+
+    Attributes:
+        ends: the first and the last of each file of bytes.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
+        self.ends: dict[str, Ends] = {}
         self._manifest = manifest
         self._texts: dict[str, TextEntry] = {}
         self._files: dict[str, FileEntry] = {}
@@ -62,4 +68,5 @@ class Rehearsal(NewFiles):
         """Take a file of bytes."""
         incoming = Incoming(lambda: None, expected_size, resident=False)
         yield incoming
+        self.ends[name] = incoming.ends
         self._files[name] = FileEntry(path=name, digest=incoming.digest())

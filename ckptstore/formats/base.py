@@ -224,12 +224,16 @@ class Format(ABC):
     Attributes:
         name: what the command line and the manifest call it.
         writable: whether `write` works.
+        one_file: of a format whose checkpoint is a single file, what `write` calls that file, the
+            only one that it writes, and what it is called in a folder. Whoever converts to it may
+            have it called otherwise: then `Files.named` says how, when it is read.
         yields_to: formats that win where both match a folder.
         texts: JSON files that it reads, which a person may also add by hand.
     """
 
     name: ClassVar[str]
     writable: ClassVar[bool] = False
+    one_file: ClassVar[str | None] = None
     yields_to: ClassVar[tuple[str, ...]] = ()
     texts: ClassVar[tuple[str, ...]] = ()
 

@@ -1,9 +1,10 @@
 """The legacy single file: ``latest.pt``, ``final.pt``, or any `.pt` that a location names.
 
 It holds ``{"model_state_dict", "config", "tokenizer", "step", "optimizer_state_dict"}``, of which
-every key but the first may be missing or None, and sometimes more. Read only, never written:
-everything but the weights comes out of its pickle without torch, and the weights come record by
-record, so that the optimizer's bytes are not read with them.
+every key but the first may be missing or None, and sometimes more: a further state stands under
+``<name>_state_dict``, and a field of the training state under its own name. Everything but the
+weights comes out of its pickle without torch, and the weights come record by record, so that the
+optimizer's bytes are not read with them. What is written is a new file; saves write bundles.
 """
 
 from __future__ import annotations
@@ -15,8 +16,14 @@ from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from ckptstore import ptfile
-from ckptstore.errors import CkptstoreError, CorruptionError, NotFoundError, UnsafeError
-from ckptstore.formats.base import Files, Format, Reader
+from ckptstore.errors import (
+    CkptstoreError,
+    CorruptionError,
+    NotFoundError,
+    UnsafeError,
+    UnsupportedError,
+)
+from ckptstore.formats.base import Contents, Files, Format, NewFiles, Reader
 from ckptstore.manifest import TensorInfo, plain_name
 from ckptstore.structure import Structure
 
@@ -24,7 +31,8 @@ __all__ = ["LegacyFormat"]
 
 _NAMES = ("latest.pt", "final.pt")
 _ENDINGS = (".pt", ".pth")
-_MODEL, _OPTIMIZER = "model_state_dict", "optimizer_state_dict"
+_STATE = "_state_dict"
+_MODEL, _OPTIMIZER = f"model{_STATE}", f"optimizer{_STATE}"
 _KNOWN = (_MODEL, _OPTIMIZER, "config", "tokenizer", "step")
 # One persistent mask for each attention head: no parameter, and made anew by the model.
 _MASK = re.compile(r"blocks\.\d+\.sa\.heads\.\d+\.tril")
@@ -35,9 +43,11 @@ _MOST_LETTERS = 16 * 2**20
 
 
 class LegacyFormat(Format):
-    """Reads single files of the code base that came before bundles."""
+    """Reads and writes single files, as the code base that came before bundles had them."""
 
     name: ClassVar[str] = "legacy"
+    writable: ClassVar[bool] = True
+    one_file: ClassVar[str | None] = _NAMES[0]
     yields_to: ClassVar[tuple[str, ...]] = ("bundle",)
 
     def matches(self, files: Files) -> bool:
@@ -67,6 +77,21 @@ class LegacyFormat(Format):
         if name is None:
             raise NotFoundError(f"{files.location} has neither latest.pt nor final.pt")
         return _LegacyReader(files, name)
+
+    def write(self, contents: Contents, files: NewFiles) -> None:
+        """Write one file with everything; the caller says what it is called.
+
+        Raises:
+            UnsupportedError: a field or a state cannot be told from the file's own keys, or what
+                should be JSON is more than that.
+            UnsafeError: a value could only be read back by running code.
+        """
+        root = _root_of(contents)
+        from ckptstore import tensors
+
+        part = tensors.checked(root, "the checkpoint")
+        with files.create(_NAMES[0], expected_size=part.size) as sink:
+            part.save(sink)
 
 
 class _LegacyReader(Reader):
@@ -174,14 +199,17 @@ class _LegacyReader(Reader):
             raise CorruptionError(f"{self._where} has the step {step!r}, not a whole number")
         self.step = step
         fields: dict[str, Any] = {} if step is None else {"step": step}
+        states = []
         for key, value in root.items():
             if key in _KNOWN or not isinstance(key, str) or value is None:
                 continue
-            plain = _plain(value)
+            plain = _NOT_JSON if key.endswith(_STATE) else _plain(value)
             if plain is not _NOT_JSON and len(json.dumps({**fields, key: plain})) < _MOST_FIELDS:
                 fields[key] = plain
             else:
-                self._extra[_state_name(key, root)] = key
+                states.append(key)
+        for key in states:
+            self._extra[_state_name(key, states)] = key
         self.training_state = fields or None
 
     def _object(self, root: Mapping[Any, Any], key: str) -> dict[str, Any] | None:
@@ -241,15 +269,48 @@ def _is_state_dict(root: Mapping[Any, Any]) -> bool:
     )
 
 
-def _state_name(key: str, root: Mapping[Any, Any]) -> str:
+def _state_name(key: str, states: Sequence[str]) -> str:
     """Return what a further key is called as a state; a name that a file can have."""
-    name = key.removesuffix("_state_dict")
-    if not name or name in root or name in ("model", "optimizer"):
+    name = key.removesuffix(_STATE)
+    if not name or (name != key and name in states) or name in ("model", "optimizer"):
         name = key
     try:
         return plain_name(name, "a key")
     except UnsafeError:
         return re.sub(r"[^\w.-]", "_", name).strip(".") or "state"
+
+
+def _root_of(contents: Contents) -> dict[str, Any]:
+    """Return the one dict that holds all of a checkpoint.
+
+    Raises:
+        UnsupportedError: something of it would be read back as something else.
+    """
+    root: dict[str, Any] = {_MODEL: contents.model}
+    for key, value in (("config", contents.config), ("tokenizer", contents.tokenizer_state)):
+        root[key] = None if value is None else dict(value)
+        if value is not None and _plain(root[key]) is _NOT_JSON:
+            raise UnsupportedError(
+                f"the {key} holds more than JSON has, or more than {_MOST_LETTERS} letters, and "
+                "nobody could read it back; shorten it"
+            )
+    root["step"] = contents.step
+    root[_OPTIMIZER] = contents.optimizer
+    for name, state in contents.states.items():
+        _add(root, name + _STATE, state, f"the state {name!r}")
+    for name, field in contents.training_state.items():
+        if name != "step":
+            _add(root, name, field, f"the field {name!r} of the training state")
+    return root
+
+
+def _add(root: dict[str, Any], key: str, value: Any, what: str) -> None:
+    if key in root:
+        raise UnsupportedError(
+            f"{what} would stand under {key!r}, where a legacy file keeps something else; "
+            "give it another name, or choose another format"
+        )
+    root[key] = value
 
 
 _NOT_JSON = object()

@@ -7,7 +7,7 @@ import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -113,6 +113,23 @@ class FormatTests:
         if format_class.writable:
             with pytest.raises((OSError, CkptstoreError)):
                 format_class().write(contents, _FullDisk())
+
+    def test_a_format_of_one_file_writes_that_file_alone(
+        self, format_class: type[Format], contents: Contents
+    ) -> None:
+        """``convert`` gives it the name that the user chose."""
+        if format_class.writable and format_class.one_file is not None:
+            assert _written(format_class(), contents).names() == (format_class.one_file,)
+
+    def test_the_one_file_is_read_under_any_name(
+        self, format_class: type[Format], files: MemoryFiles, contents: Contents
+    ) -> None:
+        """A location may name a file, and `Files.named` then says which."""
+        if format_class.one_file is not None:
+            name = f"of another name{PurePosixPath(format_class.one_file).suffix}"
+            renamed = MemoryFiles({name: files.data[format_class.one_file]}, named=name)
+            assert format_class().matches(renamed) is True
+            _check_equal(format_class().read(renamed), contents)
 
     def test_a_format_that_only_reads_says_so(
         self, format_class: type[Format], contents: Contents

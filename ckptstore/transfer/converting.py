@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ckptstore import plugins, storage
 from ckptstore.checkpoint import Checkpoint
 from ckptstore.commit.draft import Rehearsal
+from ckptstore.commit.files import PlainFiles
 from ckptstore.commit.layout import Committed, newest
-from ckptstore.commit.save import save_generation
+from ckptstore.commit.save import Save, save_generation
 from ckptstore.errors import ConflictError, UnsupportedError
-from ckptstore.formats.base import Contents, NewFiles
+from ckptstore.formats.base import Format
 from ckptstore.manifest import Manifest
 from ckptstore.opening import Location, open, open_state
-from ckptstore.progress import OnProgress, Progress
+from ckptstore.progress import OnProgress
 from ckptstore.saving import save_of
-from ckptstore.storage.base import Held, Sink, Storage
-from ckptstore.texts import dump_json
-from ckptstore.transfer.proving import proved_same
+from ckptstore.storage.base import Storage
+from ckptstore.transfer import onefile
+from ckptstore.transfer.gathering import contents_of
+from ckptstore.transfer.proving import left_out, proved_same
 from ckptstore.transfer.report import Transfer
+from ckptstore.transfer.watching import Watched
 
 __all__ = ["convert"]
-
-# What a training_state.json of less than 1 KB has room for beside step and file names.
-_MOST_FIELDS = 600
-# Each that has no room there becomes a file: as many as anybody would look through.
-_MOST_NAMES = 500
 
 
 def convert(
@@ -36,6 +33,7 @@ def convert(
     destination: Location | None = None,
     format: str = "bundle",
     *,
+    optimizer: bool = True,
     overwrite: bool = False,
     fallback: bool = False,
     dry_run: bool = False,
@@ -45,13 +43,18 @@ def convert(
     """Write a checkpoint of any format as another, by default beside the old file.
 
     Guarantee: the source is read, never changed or deleted; tensors, optimizer state and JSON
-    fields are the same afterwards. That the tensors are is seen, one by one, and reported.
+    fields are the same afterwards. That the tensors are is seen, one by one, and reported; what
+    the format has no room for is named. A format that is one file, such as ``legacy``, is written
+    whole or not at all, and never over a file that is there (G2).
 
     Args:
         source: path or URL of a checkpoint or of a single file.
-        destination: path or URL; by default the source's own folder.
+        destination: path or URL; by default the source's own folder. For a format that is one
+            file the file, or with a separator at its end the folder that it is to be in.
         format: the name of a writable format.
-        overwrite: make it the next generation of a destination that holds something else.
+        optimizer: False for an inference copy: model, config and tokenizer only.
+        overwrite: make it the next generation of a destination that holds something else; a
+            single file is never replaced.
         fallback: where the newest state of the source is damaged, convert the newest that is
             sound; see `ckptstore.open`.
         dry_run: only say what would be done.
@@ -59,8 +62,9 @@ def convert(
         progress: called with `Progress` events.
 
     Raises:
-        ConflictError: the destination holds a different checkpoint.
-        UnsupportedError: the format cannot be written, or does not exist.
+        ConflictError: the destination holds a different checkpoint, or the file is there.
+        UnsupportedError: the format cannot be written, does not exist, or cannot hold this; or the
+            destination could be meant as a file or as a folder.
         NotFoundError, CorruptionError, UnsafeError, StorageError: of either side. A
             CorruptionError with ``committed`` True says that the result is not the source.
     """
@@ -68,30 +72,125 @@ def convert(
     if not target.writable:
         raise UnsupportedError(f"the format {format!r} can be read, not written")
     origin = open(source, fallback=fallback, storage_options=storage_options)
-    folder, _ = storage.locate(source, storage_options)
-    place = folder if destination is None else storage.connect(destination, storage_options)
-    if origin.format == format and place.location == origin.source.location:
-        origin.tensors()  # What is damaged is not called the same already.
+    name = None
+    if target.one_file is not None:
+        place, name = onefile.place_of(source, destination, target.one_file, storage_options)
+    elif destination is None:
+        place, _ = storage.locate(source, storage_options)
+    else:
+        place = storage.connect(destination, storage_options)
+    here = place.location == origin.source.location
+    if (
+        optimizer
+        and origin.format == format
+        and (destination is None or (here and (name is None or origin.reader.files() == (name,))))
+    ):
+        for part in origin.parts():
+            origin.tensors(part)  # What is damaged is not called the same already.
         return _converted(origin, place, {}, None)
-    what = save_of(
-        _contents(origin), target, metrics=origin.metrics, fingerprint=origin.fingerprint
-    )
-    rehearsal = Rehearsal(what.manifest(None))
-    what.write(rehearsal)
-    expected = rehearsal.manifest
-    there = newest(place)
-    if there is not None and expected.same_content(there.manifest):
-        return _converted(origin, place, {}, None)
-    if not overwrite:
-        _check_free(place, there, expected)
-    sizes = {name: entry.digest.size for name, entry in expected.files.items()}
-    sizes |= {name: len(entry.text.encode()) for name, entry in expected.texts.items()}
-    if dry_run:
-        return _converted(origin, place, sizes, None)
-    watched = replace(what, write=lambda files: what.write(_Watched(files, sizes, progress)))
-    state = save_generation(place, watched)
-    proofs = proved_same(origin, open_state(place, state))
-    return replace(_converted(origin, place, sizes, state), proofs=proofs)
+    work = _Work(origin, target, place, optimizer, dry_run, progress)
+    return work.to_folder(overwrite) if name is None else work.to_file(name)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One conversion.
+
+    Attributes:
+        origin: what is converted.
+        target: the format.
+        place: where it is to be.
+        optimizer: whether it is more than an inference copy.
+        dry_run: whether nothing is written.
+        progress: called with events.
+    """
+
+    origin: Checkpoint
+    target: Format
+    place: Storage
+    optimizer: bool
+    dry_run: bool
+    progress: OnProgress | None
+
+    def to_folder(self, overwrite: bool) -> Transfer:
+        """Commit the next generation."""
+        # The tensors are let go before some of them are read once more, to be compared.
+        done, state = self._commit(overwrite)
+        return done if state is None else self._proved(done, open_state(self.place, state))
+
+    def _commit(self, overwrite: bool) -> tuple[Transfer, Committed | None]:
+        origin, place = self.origin, self.place
+        what, rehearsal = self._rehearsed()
+        expected = rehearsal.manifest
+        there = newest(place)
+        if there is not None and expected.same_content(there.manifest):
+            return _converted(origin, place, {}, None), None
+        if not overwrite:
+            _check_free(place, there, expected)
+        sizes = _sizes(expected)
+        if self.dry_run:
+            return replace(_converted(origin, place, sizes, None), left_out=None), None
+        watched = replace(
+            what, write=lambda files: what.write(Watched(files, sizes, self.progress))
+        )
+        state = save_generation(place, watched)
+        return _converted(origin, place, sizes, state), state
+
+    def to_file(self, name: str) -> Transfer:
+        """Write one new file."""
+        done, written = self._write(name)
+        if not written:
+            return done
+        files = PlainFiles(self.place, (name,), named=name)
+        reader = self.target.read(files)
+        return self._proved(done, Checkpoint(files, self.target, reader, location=done.destination))
+
+    def _write(self, name: str) -> tuple[Transfer, bool]:
+        origin, place, target = self.origin, self.place, self.target
+        what, rehearsal = self._rehearsed()
+        sizes = _sizes(rehearsal.manifest)
+        onefile.check_only(target, sizes)
+        location = f"{place.location}/{name}"
+        preview = onefile.as_read_back(target, rehearsal, location)
+        (size,), sha256 = sizes.values(), _sha256(rehearsal.manifest)
+        if not onefile.free_place(place, name, target, sha256, size):
+            done = _converted(origin, place, {}, None)
+            return replace(done, destination=location, spared=(name,), spared_bytes=size), False
+        done = replace(_converted(origin, place, {name: size}, None), destination=location)
+        if self.dry_run:
+            return replace(done, left_out=left_out(origin, preview) if preview else None), False
+        files = Watched(onefile.NewFile(place, name, target), sizes, self.progress)
+        onefile.put(lambda: what.write(files), place, name, sha256)
+        return done, True
+
+    def _rehearsed(self) -> tuple[Save, Rehearsal]:
+        """Return what is to be saved, and what that will be; all of the source is read by then."""
+        origin, roomy = self.origin, self.target.one_file is not None
+        what = save_of(
+            contents_of(origin, optimizer=self.optimizer, roomy=roomy),
+            self.target,
+            metrics=origin.metrics,
+            fingerprint=origin.fingerprint,
+        )
+        rehearsal = Rehearsal(what.manifest(None))
+        what.write(rehearsal)
+        return what, rehearsal
+
+    def _proved(self, done: Transfer, result: Checkpoint) -> Transfer:
+        parts = self.origin.parts() if self.optimizer else ("model",)
+        proofs = proved_same(self.origin, result, parts)
+        return replace(done, proofs=proofs, left_out=left_out(self.origin, result))
+
+
+def _sizes(manifest: Manifest) -> dict[str, int]:
+    sizes = {name: entry.digest.size for name, entry in manifest.files.items()}
+    return sizes | {name: len(entry.text.encode()) for name, entry in manifest.texts.items()}
+
+
+def _sha256(manifest: Manifest) -> str:
+    """Return the digest of the one file that a manifest lists."""
+    found = [entry.digest.sha256 for entry in manifest.files.values()]
+    return (*found, *(entry.sha256 for entry in manifest.texts.values()))[0]
 
 
 def _check_free(place: Storage, there: Committed | None, expected: Manifest) -> None:
@@ -125,76 +224,4 @@ def _converted(
         spared_bytes=sum(spared.values()),
         edited=origin.edited,
         changed=bool(written),
-    )
-
-
-class _Watched(NewFiles):
-    """Passes files on, and reports how many bytes went by."""
-
-    def __init__(
-        self, files: NewFiles, sizes: Mapping[str, int], progress: OnProgress | None
-    ) -> None:
-        self._files = files
-        self._total = sum(sizes.values())
-        self._done = 0
-        self._progress = progress
-
-    def write_text(self, name: str, text: str) -> None:
-        self._files.write_text(name, text)
-        self._report(name, len(text.encode()))
-
-    @contextmanager
-    def create(self, name: str, *, expected_size: int = 0) -> Iterator[Sink]:
-        with self._files.create(name, expected_size=expected_size) as sink:
-            yield _WatchedSink(sink, lambda count: self._report(name, count))
-
-    def _report(self, name: str, count: int) -> None:
-        self._done += count
-        if self._progress is not None:
-            self._progress(Progress("convert", name, self._done, self._total))
-
-
-@dataclass(frozen=True)
-class _WatchedSink(Sink):
-    sink: Sink
-    report: Callable[[int], None]
-
-    def write(self, data: memoryview, /) -> int:
-        self.sink.write(data)
-        self.report(memoryview(data).nbytes)
-        return memoryview(data).nbytes
-
-    def lend(self, data: memoryview, /, held: Held | None = None) -> int:
-        self.sink.lend(data, held)
-        self.report(memoryview(data).nbytes)
-        return memoryview(data).nbytes
-
-
-def _contents(origin: Checkpoint) -> Contents:
-    """Load everything that a checkpoint holds."""
-    known = {"step", "optimizer_file", *(f"{name}_file" for name in origin.states())}
-    fields = {n: v for n, v in (origin.training_state or {}).items() if n not in known}
-    states = {name: origin.load_state(name) for name in origin.states()}
-    if len(fields) > _MOST_NAMES:
-        raise UnsupportedError(
-            f"training_state.json of {origin.location} holds {len(fields)} fields, and more than "
-            f"{_MOST_NAMES} cannot be kept apart; put them under one name, then convert"
-        )
-    sizes = {name: len(dump_json({name: value})) for name, value in fields.items()}
-    for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
-        if sum(map(sizes.__getitem__, fields)) <= _MOST_FIELDS:
-            break
-        # Other programs put whole configs there; as a state of its own nothing of it is lost.
-        free = name
-        while free in states:
-            free += "_"
-        states[free] = fields.pop(name)
-    return Contents(
-        model=origin.load_model(),
-        config=origin.config,
-        tokenizer_state=origin.tokenizer_state,
-        optimizer=origin.load_optimizer(),
-        states=states,
-        step=origin.step,
-        training_state=fields,
     )

@@ -44,6 +44,8 @@ class Transfer:
         changed: whether the destination is another state now.
         proofs: of a conversion, the tensors that were seen to be the same before and after, by
             part: ``model``, ``optimizer``, and names of states.
+        left_out: of a conversion, what the source holds and the result does not, such as
+            ``metrics``; in a dry run None where it cannot be said yet.
     """
 
     source: str
@@ -57,3 +59,4 @@ class Transfer:
     edited: tuple[str, ...]
     changed: bool
     proofs: Mapping[str, tuple[Proof, ...]] = field(default_factory=dict)
+    left_out: tuple[str, ...] | None = ()

@@ -113,11 +113,12 @@ def _command(main: Any, words: Callable[[Place], list[str]]) -> Callable[[Place]
 
 
 def _ckptstore(*words: str) -> Callable[[Place], Outcome]:
-    names = {"TARGET": "target", "FOLDER": "folder", "FREE": "free"}
-    return _command(
-        cli_main,
-        lambda place: [str(getattr(place, names[w])) if w in names else w for w in words],
-    )
+    def full(place: Place) -> list[str]:
+        names = {"TARGET": place.target, "FOLDER": str(place.folder), "FREE": str(place.free)}
+        names["FILE"] = str(place.free / "new.pt")
+        return [names.get(word, word) for word in words]
+
+    return _command(cli_main, full)
 
 
 def _gpt_command(*words: str) -> Callable[[Place], Outcome]:
@@ -219,6 +220,11 @@ def _actions() -> list[Action]:
         action("verify --json", _ckptstore("verify", "TARGET", "--json"), "open index"),
         action("convert", _ckptstore("convert", "TARGET", "FREE"), "open index"),
         action("convert beside", _ckptstore("convert", "TARGET"), "open index", writes=True),
+        action(
+            "convert --to legacy",
+            _ckptstore("convert", "TARGET", "FILE", "--to", "legacy"),
+            "open index",
+        ),
         action("convert --all", _ckptstore("convert", "--all", "FOLDER"), writes=True),
         action("sync", _ckptstore("sync", "TARGET", "FREE"), "open index"),
         action("sync into", _ckptstore("sync", "FREE", "FOLDER"), writes=True),

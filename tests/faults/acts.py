@@ -274,6 +274,12 @@ ACTS = {
             copies=True,
         ),
         Act(
+            "convert to one file",
+            lambda p: _convert(p, f"{p.other}/", format="legacy"),
+            lambda p: p.save(1, full=True),
+            copies=True,
+        ),
+        Act(
             "rewind",
             lambda p: p.history().rewind(2),
             _steps,

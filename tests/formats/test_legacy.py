@@ -13,9 +13,10 @@ import torch
 
 import ckptstore
 from ckptstore import ptfile
-from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError
+from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError, UnsupportedError
+from ckptstore.formats.base import Contents
 from ckptstore.formats.legacy import LegacyFormat
-from ckptstore.testing import MemoryFiles
+from ckptstore.testing import MemoryFiles, MemoryNewFiles
 
 WEIGHTS = {"w": torch.arange(3.0), "b": torch.zeros(2)}
 
@@ -247,6 +248,48 @@ def test_a_legacy_file_opens_by_folder_and_by_name_and_stays_as_it_was(tmp_path,
     old = ckptstore.open(path)
     assert all(torch.equal(bundle.load_model()[n], t) for n, t in old.load_model().items())
     assert path.read_bytes() == legacy_bytes
+
+
+def test_a_key_with_the_ending_is_a_state_though_json_could_hold_it(folder):
+    parts = {"model_state_dict": WEIGHTS, "scheduler_state_dict": {"last_epoch": 3}}
+
+    reader = read(folder({"latest.pt": parts}))
+
+    assert (reader.states(), reader.training_state) == (("scheduler",), None)
+    assert reader.load_state("scheduler") == {"last_epoch": 3}
+
+
+def test_states_of_one_name_are_told_apart(folder):
+    parts = {
+        "model_state_dict": WEIGHTS,
+        "scheduler": {"seen": torch.arange(2)},
+        "scheduler_state_dict": {"seen": torch.arange(3)},
+    }
+
+    reader = read(folder({"latest.pt": parts}))
+
+    assert reader.states() == ("scheduler", "scheduler_state_dict")
+    assert [len(reader.load_state(name)["seen"]) for name in reader.states()] == [2, 3]
+
+
+@pytest.mark.parametrize("key", ["config", "tokenizer_state"])
+def test_what_could_not_be_read_back_as_json_is_not_written(key):
+    new = MemoryNewFiles()
+    name = key.removesuffix("_state")
+
+    for value in (float("nan"), b"bytes", "x" * (16 * 2**20)):
+        with pytest.raises(UnsupportedError, match=f"the {name} holds more than JSON has, or more"):
+            LegacyFormat().write(Contents(model=WEIGHTS, **{key: {"a": value}}), new)
+
+    assert new.written().names() == ()
+
+
+@pytest.mark.parametrize("name", ["model_state_dict", "config", "tokenizer", "rng_state_dict"])
+def test_a_field_in_the_place_of_something_else_is_not_written(name):
+    contents = Contents(model=WEIGHTS, states={"rng": {"a": 1}}, training_state={name: 1})
+
+    with pytest.raises(UnsupportedError, match=f"would stand under '{name}', where a legacy file"):
+        LegacyFormat().write(contents, MemoryNewFiles())
 
 
 def test_a_converted_file_keeps_what_no_bundle_has_a_place_for(tmp_path):

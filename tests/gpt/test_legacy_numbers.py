@@ -16,13 +16,17 @@ from gpt.model import GPT
 CLOSE = 1e-5
 
 
-@pytest.fixture(params=["file", "folder", "converted"])
+@pytest.fixture(params=["file", "folder", "converted", "and back"])
 def location(request: pytest.FixtureRequest, legacy_file: Path, tmp_path: Path) -> Path:
     if request.param == "file":
         return legacy_file
-    if request.param == "converted":
+    if request.param in ("converted", "and back"):
         ckptstore.convert(legacy_file, tmp_path / "new")
+    if request.param == "converted":
         return tmp_path / "new"
+    if request.param == "and back":
+        ckptstore.convert(tmp_path / "new", tmp_path / "again.pt", "legacy")
+        return tmp_path / "again.pt"
     return legacy_file.parent
 
 

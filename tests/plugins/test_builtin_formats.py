@@ -24,6 +24,12 @@ class TestLegacy(FormatTests):
     def format_class(self) -> type[Format]:
         return type(plugins.format_named("legacy"))
 
+
+class TestLegacyOfTheOldCode(FormatTests):
+    @pytest.fixture
+    def format_class(self) -> type[Format]:
+        return type(plugins.format_named("legacy"))
+
     @pytest.fixture
     def contents(self) -> Contents:
         return dataclasses.replace(example_contents(), states={}, training_state={})

@@ -134,6 +134,15 @@ class Swallows(JsonFormat):
         except OSError:
             pass
 
+class Talkative(JsonFormat):
+    one_file = FILE
+    def write(self, contents, files):
+        super().write(contents, files)
+        files.write_text("about.json", "{}")
+
+class Fixed(JsonFormat):
+    one_file = FILE
+
 class ReadOnly(JsonFormat):
     writable = False
 """
@@ -206,6 +215,8 @@ def test_a_faulty_tokenizer_is_caught(tokenizer_failures: set[str], expected: st
         "TestCareless::test_damage_is_an_error_or_changes_nothing",
         "TestLossy::test_what_was_written_is_read",
         "TestSwallows::test_a_write_that_fails_is_not_taken_for_done",
+        "TestTalkative::test_a_format_of_one_file_writes_that_file_alone",
+        "TestFixed::test_the_one_file_is_read_under_any_name",
         "TestReadOnly::test_a_format_that_only_reads_says_so",
         "TestReadOnly::test_what_was_written_is_read",
     ],

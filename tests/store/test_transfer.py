@@ -260,10 +260,6 @@ class TestConvert:
         with pytest.raises(ckptstore.UnsupportedError, match="bundle"):
             ckptstore.convert(old, format="bumdle")
 
-    def test_a_format_that_is_only_read_is_refused(self, old):
-        with pytest.raises(ckptstore.UnsupportedError, match="can be read, not written"):
-            ckptstore.convert(old, old / "x", format="legacy")
-
 
 def test_fields_too_large_for_training_state_become_a_state(tmp_path, training, same):
     (tmp_path / "theirs").mkdir()

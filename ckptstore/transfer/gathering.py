@@ -1,0 +1,72 @@
+"""Everything that a checkpoint holds, as what a format writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ckptstore.checkpoint import Checkpoint
+from ckptstore.errors import UnsupportedError
+from ckptstore.formats.base import Contents
+from ckptstore.texts import dump_json
+
+__all__ = ["contents_of", "own_fields"]
+
+# What a training_state.json of less than 1 KB has room for beside step and file names.
+_MOST_FIELDS = 600
+# Each that has no room there becomes a file: as many as anybody would look through.
+_MOST_NAMES = 500
+
+
+def contents_of(origin: Checkpoint, *, optimizer: bool, roomy: bool) -> Contents:
+    """Load everything that a checkpoint holds.
+
+    Args:
+        origin: the checkpoint.
+        optimizer: False for model, config and tokenizer only.
+        roomy: whether fields of the training state may have any size; otherwise the largest become
+            states.
+
+    Raises:
+        UnsupportedError: it has more fields than can be kept apart.
+    """
+    if not optimizer:
+        return Contents(
+            model=origin.load_model(), config=origin.config, tokenizer_state=origin.tokenizer_state
+        )
+    fields = own_fields(origin)
+    states = {name: origin.load_state(name) for name in origin.states()}
+    if not roomy:
+        _make_room(fields, states, origin.location)
+    return Contents(
+        model=origin.load_model(),
+        config=origin.config,
+        tokenizer_state=origin.tokenizer_state,
+        optimizer=origin.load_optimizer(),
+        states=states,
+        step=origin.step,
+        training_state=fields,
+    )
+
+
+def own_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the fields of a training state that are neither its step nor names of files."""
+    known = {"step", "optimizer_file", *(f"{name}_file" for name in checkpoint.states())}
+    return {n: v for n, v in (checkpoint.training_state or {}).items() if n not in known}
+
+
+def _make_room(fields: dict[str, Any], states: dict[str, Any], where: str) -> None:
+    """Make states of the largest fields; nothing of them is lost by that."""
+    if len(fields) > _MOST_NAMES:
+        raise UnsupportedError(
+            f"training_state.json of {where} holds {len(fields)} fields, and more than "
+            f"{_MOST_NAMES} cannot be kept apart; put them under one name, then convert"
+        )
+    sizes = {name: len(dump_json({name: value})) for name, value in fields.items()}
+    for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
+        if sum(map(sizes.__getitem__, fields)) <= _MOST_FIELDS:
+            break
+        # Other programs put whole configs there.
+        free = name
+        while free in states:
+            free += "_"
+        states[free] = fields.pop(name)
