@@ -1,10 +1,9 @@
-"""``sync`` and ``convert``: what they say, what they leave, and how they end."""
+"""``sync``: what it says, what it leaves, and how it ends."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -143,93 +142,3 @@ def test_storage_options_reach_the_server(run: Run, s3_server: Any, dante: Path)
     assert there.exit_code == 0, there.stderr
     (row,) = json.loads(listed.stdout)
     assert row["step"] == 100
-
-
-# -- convert ------------------------------------------------------------------------------
-
-
-def test_convert_puts_the_bundle_beside_the_old_file(run: Run, legacy: Path) -> None:
-    old = sha256((legacy / "latest.pt").read_bytes()).hexdigest()
-
-    result = run("convert", legacy)
-
-    assert result.exit_code == 0, result.stderr
-    assert len(result.stdout.splitlines()) == 1
-    assert "wrote 5 files (" in result.stdout
-    document = inspected(run, legacy)
-    assert (document["format"], document["step"]) == ("bundle", 7)
-    assert sha256((legacy / "latest.pt").read_bytes()).hexdigest() == old
-
-
-def test_convert_of_a_single_file_to_a_destination(run: Run, legacy: Path, tmp_path: Path) -> None:
-    result = run("convert", legacy / "latest.pt", tmp_path / "new")
-
-    assert result.exit_code == 0, result.stderr
-    assert inspected(run, tmp_path / "new")["format"] == "bundle"
-    assert sorted(path.name for path in legacy.iterdir()) == ["latest.pt"]
-
-
-def test_convert_refuses_a_destination_that_differs(run: Run, legacy: Path, dante: Path) -> None:
-    refused = run("convert", legacy, dante)
-    assert refused.exit_code == 6
-    assert "--overwrite" in refused.stderr or "overwrite" in refused.stderr
-    assert inspected(run, dante)["step"] == 100
-
-    allowed = run("convert", legacy, dante, "--overwrite")
-    assert allowed.exit_code == 0, allowed.stderr
-    assert inspected(run, dante)["step"] == 7
-
-
-def test_a_dry_run_of_convert_does_nothing(run: Run, legacy: Path) -> None:
-    result = run("convert", legacy, "--dry-run")
-
-    assert "would write 5 files (" in result.stdout
-    assert sorted(path.name for path in legacy.iterdir()) == ["latest.pt"]
-
-
-def test_convert_to_an_unknown_format_names_those_that_there_are(run: Run, legacy: Path) -> None:
-    result = run("convert", legacy, "--to", "bundel")
-
-    assert result.exit_code == 1
-    assert "'bundle'" in result.stderr
-
-
-def test_convert_all_goes_on_after_a_failure_and_exits_with_the_worst_code(
-    run: Run, legacy: Path, tmp_path: Path, save_legacy: Save, save: Save
-) -> None:
-    old = legacy.parent
-    save_legacy(old / "deep" / "er" / "final.pt", step=9)
-    save(old / "new")
-    (old / "notes").mkdir()
-    (old / "notes" / "readme.txt").write_text("nothing to convert")
-    (old / "broken").mkdir()
-    (old / "broken" / "latest.pt").write_bytes((legacy / "latest.pt").read_bytes()[:900])
-
-    result = run("convert", "--all", old)
-
-    assert result.exit_code == 4
-    assert len(result.stdout.splitlines()) == 2
-    (error,) = result.stderr.splitlines()
-    assert error.startswith("error: ")
-    assert str(old / "broken") in error
-    assert inspected(run, legacy)["format"] == "bundle"
-    assert inspected(run, old / "deep" / "er")["step"] == 9
-    assert inspected(run, old / "new")["generation"] == 1
-
-
-def test_convert_all_a_second_time_finds_nothing(run: Run, legacy: Path) -> None:
-    run("convert", "--all", legacy.parent)
-
-    result = run("convert", "--all", legacy.parent)
-
-    assert result.exit_code == 0
-    assert "there is no legacy checkpoint to convert" in result.stdout
-
-
-def test_convert_all_ends_though_a_link_leads_back_up(run: Run, legacy: Path) -> None:
-    (legacy / "loop").symlink_to(legacy.parent, target_is_directory=True)
-
-    result = run("convert", "--all", legacy.parent, "--dry-run")
-
-    assert result.exit_code == 0
-    assert len(result.stdout.splitlines()) == 1
