@@ -121,18 +121,20 @@ def test_every_command_that_reads_it_exits_4_and_names_the_file(tmp_path, where)
     path = file_in(folder, "model.pt")
     path.write_bytes(flipped(path.read_bytes(), 700))
 
-    verify, sync, convert = (
+    verify, sync, convert, to_one = (
         run("verify", location),
         run("sync", location, tmp_path / "there"),
         run("convert", location, tmp_path / "converted"),
+        run("convert", location, tmp_path / "one" / "dante.pt", "--to", "legacy"),
     )
 
-    assert (verify.exit_code, sync.exit_code, convert.exit_code) == (4, 4, 4)
+    assert [result.exit_code for result in (verify, sync, convert, to_one)] == [4, 4, 4, 4]
     assert re.search(r"^  model.pt +damaged", verify.stdout, re.MULTILINE)
-    for result in (sync, convert):
+    for result in (sync, convert, to_one):
         assert re.match(r"error: .*model.pt in .* is damaged: chunk 0", result.stderr)
         assert len(result.stderr.splitlines()) == 1
     assert not list(tmp_path.glob("there/*.*")) + list(tmp_path.glob("converted/*.*"))
+    assert not (tmp_path / "one").exists()
 
 
 @pytest.mark.parametrize("name", ["model.pt", "optimizer.pt"])

@@ -34,7 +34,9 @@ model = {f"w{n}": torch.rand(size * 2**18 // 4) for n in range(4)}
 saving, checkpoint = grown_by(lambda: ckptstore.save(location, model=model))
 loading, loaded = grown_by(checkpoint.load_model)
 assert all(torch.equal(loaded[name], model[name]) for name in model)
-print(saving, loading)
+del loaded
+converting, _ = grown_by(lambda: ckptstore.convert(location, location + ".pt", "legacy"))
+print(saving, loading, converting)
 """
 SIZE = 320
 BUDGET = 128
@@ -45,7 +47,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])
-def test_saving_and_loading_need_no_second_copy(place, request, tmp_path):
+def test_saving_loading_and_converting_need_no_second_copy(place, request, tmp_path):
     location, environ = str(tmp_path / "dante"), {}
     if place == "s3":
         server = request.getfixturevalue("moto_server")
@@ -60,9 +62,10 @@ def test_saving_and_loading_need_no_second_copy(place, request, tmp_path):
     )
 
     assert done.returncode == 0, done.stderr
-    saving, loading = map(int, done.stdout.split())
+    saving, loading, converting = map(int, done.stdout.split())
     assert saving <= BUDGET
     assert loading <= SIZE + BUDGET
+    assert converting <= SIZE + BUDGET
 
 
 COPY = """
