@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from ckptstore.commit.draft import Rehearsal
 from ckptstore.commit.files import PlainFiles
 from ckptstore.commit.layout import Committed, newest
 from ckptstore.commit.save import Save, save_generation
-from ckptstore.errors import ConflictError, UnsupportedError
+from ckptstore.errors import CkptstoreError, ConflictError, UnsupportedError
 from ckptstore.formats.base import Format
 from ckptstore.manifest import Manifest
 from ckptstore.opening import Location, open, open_state
@@ -65,8 +66,9 @@ def convert(
         ConflictError: the destination holds a different checkpoint, or the file is there.
         UnsupportedError: the format cannot be written, does not exist, or cannot hold this; or the
             destination could be meant as a file or as a folder.
-        NotFoundError, CorruptionError, UnsafeError, StorageError: of either side. A
-            CorruptionError with ``committed`` True says that the result is not the source.
+        NotFoundError, CorruptionError, UnsafeError, StorageError: of either side. Where
+            ``committed`` is True the result is there: a CorruptionError says that it is not the
+            source, any other error that this could not be seen.
     """
     target = plugins.format_named(format)
     if not target.writable:
@@ -116,7 +118,10 @@ class _Work:
         """Commit the next generation."""
         # The tensors are let go before some of them are read once more, to be compared.
         done, state = self._commit(overwrite)
-        return done if state is None else self._proved(done, open_state(self.place, state))
+        if state is None:
+            return done
+        with _committed():
+            return self._proved(done, open_state(self.place, state))
 
     def _commit(self, overwrite: bool) -> tuple[Transfer, Committed | None]:
         origin, place = self.origin, self.place
@@ -142,8 +147,10 @@ class _Work:
         if not written:
             return done
         files = PlainFiles(self.place, (name,), named=name)
-        reader = self.target.read(files)
-        return self._proved(done, Checkpoint(files, self.target, reader, location=done.destination))
+        with _committed():
+            reader = self.target.read(files)
+            result = Checkpoint(files, self.target, reader, location=done.destination)
+            return self._proved(done, result)
 
     def _write(self, name: str) -> tuple[Transfer, bool]:
         origin, place, target = self.origin, self.place, self.target
@@ -180,6 +187,16 @@ class _Work:
         parts = self.origin.parts() if self.optimizer else ("model",)
         proofs = proved_same(self.origin, result, parts)
         return replace(done, proofs=proofs, left_out=left_out(self.origin, result))
+
+
+@contextmanager
+def _committed() -> Iterator[None]:
+    """Let errors say that the conversion is there, though it could not be proved."""
+    try:
+        yield
+    except CkptstoreError as error:
+        error.committed = True
+        raise
 
 
 def _sizes(manifest: Manifest) -> dict[str, int]:

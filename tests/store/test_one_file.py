@@ -304,6 +304,24 @@ class TestWholeOrAbsent:
         assert caught.value.committed is True
         assert ckptstore.open(tmp_path / "dante.pt").step == 7
 
+    @pytest.mark.parametrize("format", ["legacy", "bundle"])
+    def test_an_error_while_it_is_proved_says_that_it_is_there(self, source, tmp_path, format):
+        table = torch.arange(100.0)
+        torch.save({"model_state_dict": {"w": table[:4]}, "step": 3}, tmp_path / "old.pt")
+        finished = []
+
+        def late(operation, perform):
+            if finished and operation.name == "readinto":
+                raise StorageError("cannot read any more")
+            finished.extend([1] if operation.name == "finish" else [])
+            return perform()
+
+        with inject(late), pytest.raises(StorageError, match="cannot read any more") as caught:
+            ckptstore.convert(tmp_path / "old.pt", tmp_path / "new.pt", format)
+
+        assert caught.value.committed is True
+        assert ckptstore.open(tmp_path / "new.pt").step == 3
+
     def test_progress_ends_with_all_of_it(self, source, tmp_path):
         events = []
 
