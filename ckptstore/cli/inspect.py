@@ -46,10 +46,12 @@ def command(
     """Show what a checkpoint holds, without reading its weights.
 
     Format, config, tokenizer, training state, modules, tied tensors, the
-    optimizer and its settings, files and their sizes, which JSON was edited by
-    hand, and whether digests prove the files.
+    optimizer and its settings, files and their sizes, the steps or generations
+    that it is one of, which JSON was edited by hand, and whether digests prove
+    the files.
     """
     import ckptstore
+    from ckptstore import history
 
     if location is None and pattern not in (None, "*"):
         location, pattern = pattern, "*"  # ``--tensors LOCATION``
@@ -64,10 +66,11 @@ def command(
         raise click.UsageError(f"no tensor is called like {pattern!r}", context)
     with Bar() as bar:
         measured = checkpoint.statistics(chosen, progress=bar) if stats else {}
+    steps = history.steps_of(checkpoint)
     if as_json:
-        screen.print_json(document(checkpoint, chosen if pattern else {}, measured))
+        screen.print_json(document(checkpoint, chosen if pattern else {}, measured, steps))
     else:
-        for line in lines(checkpoint, chosen, measured):
+        for line in lines(checkpoint, chosen, measured, steps):
             click.echo(line)
 
 

@@ -6,13 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ckptstore.cli import modules, optimizer
+from ckptstore.cli import modules, optimizer, past
 from ckptstore.cli.screen import (
+    ago,
     clean,
     columns,
     number,
@@ -28,6 +28,7 @@ from ckptstore.cli.screen import (
 
 if TYPE_CHECKING:
     from ckptstore.checkpoint import Checkpoint
+    from ckptstore.history import Steps
     from ckptstore.manifest import TensorInfo
     from ckptstore.statistics import Statistics
     from ckptstore.structure import Structure
@@ -37,7 +38,6 @@ __all__ = ["SCHEMA", "TensorSummary", "document", "lines"]
 SCHEMA = 1
 _FINGERPRINT = 24
 _MOST_TIES = 5
-_AGES = (("day", 86400), ("hour", 3600), ("minute", 60))
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ def lines(
     checkpoint: Checkpoint,
     chosen: Mapping[str, TensorInfo],
     measured: Mapping[str, Statistics],
+    steps: Steps | None = None,
 ) -> Iterator[str]:
     """Yield the lines of all sections.
 
@@ -79,11 +80,15 @@ def lines(
         checkpoint: what is shown; only small reads are made.
         chosen: the tensors that have a line each; without any the modules are shown.
         measured: what is known of their values.
+        steps: of the history that it is a step of.
     """
     tensors = checkpoint.tensors()
     structure = checkpoint.structure()
     yield click.style(clean(checkpoint.location), bold=True)
     yield from _facts(checkpoint, structure)
+    told = past.rows(checkpoint, steps)
+    if told:
+        yield from _section("history", table(told))
     yield from _section("config", _mapping(checkpoint.config, "config.json" in checkpoint.edited))
     yield from _section("tokenizer", _tokenizer(checkpoint))
     yield from _section("training state", _mapping(checkpoint.training_state, False))
@@ -105,6 +110,7 @@ def document(
     checkpoint: Checkpoint,
     chosen: Mapping[str, TensorInfo],
     measured: Mapping[str, Statistics],
+    steps: Steps | None = None,
 ) -> dict[str, Any]:
     """Return everything as JSON has it; `SCHEMA` changes when a field changes its meaning or goes.
 
@@ -112,6 +118,7 @@ def document(
         checkpoint: what is shown.
         chosen: the tensors that are listed.
         measured: what is known of their values.
+        steps: of the history that it is a step of.
     """
     summary = TensorSummary.of(checkpoint.tensors())
     structure = checkpoint.structure()
@@ -131,6 +138,7 @@ def document(
         "fingerprint": checkpoint.fingerprint,
         "training_state": checkpoint.training_state,
         "metrics": checkpoint.metrics,
+        "history": past.document(checkpoint, steps),
         "has_optimizer": checkpoint.has_optimizer,
         "optimizer": _optimizer_document(structure.get("optimizer")),
         "states": checkpoint.states(),
@@ -228,11 +236,8 @@ def _names(structure: Mapping[str, Structure]) -> str:
 
 def _age(created: str) -> str:
     """Return how long ago something was, as `` (3 hours ago)``; nothing below a minute."""
-    seconds = (datetime.now(timezone.utc) - datetime.fromisoformat(created)).total_seconds()
-    for unit, length in _AGES:
-        if seconds >= length:
-            return f" ({plural(int(seconds // length), unit)} ago)"
-    return ""
+    age = ago(created)
+    return f" ({age})" if age else ""
 
 
 def _each(tensors: Mapping[str, TensorInfo], measured: Mapping[str, Statistics]) -> list[str]:

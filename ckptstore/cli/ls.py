@@ -2,125 +2,187 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import sys
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ckptstore.cli import options, screen
 from ckptstore.cli.group import error_line
-from ckptstore.errors import CkptstoreError, NotFoundError
-from ckptstore.storage.shown import without_secrets
+from ckptstore.cli.messages import is_quiet
+from ckptstore.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from ckptstore.checkpoint import Checkpoint
+    from ckptstore.history import State
 
 __all__ = ["command"]
 
-
-@dataclass(frozen=True)
-class _Row:
-    """One line of the list; its fields are those of ``--json``."""
-
-    location: str
-    format: str | None = None
-    generation: int | None = None
-    step: int | None = None
-    created: str | None = None
-    nbytes: int | None = None
-    proved: bool = False
-    error: str | None = None
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> _Row:
-        return cls(
-            location=checkpoint.location,
-            format=checkpoint.format,
-            generation=checkpoint.generation,
-            step=checkpoint.step,
-            created=checkpoint.created,
-            nbytes=sum(info.size for info in checkpoint.files().values() if info.present),
-            proved=checkpoint.proved,
-        )
+_PATIENCE = 1.0
+_INTERVAL = 0.2
+_MOST_METRICS = 6
 
 
 @click.command("ls")
 @click.argument("location")
+@click.option(
+    "--last",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Only the N highest steps of a history.",
+)
+@click.option(
+    "--steps",
+    "only_steps",
+    is_flag=True,
+    help="Only the numbers of the steps, a line each; reads no manifest.",
+)
 @options.json_output
 @options.storage
 @options.talk
-def command(location: str, as_json: bool, storage_options: dict[str, Any] | None) -> None:
+def command(
+    location: str,
+    last: int | None,
+    only_steps: bool,
+    as_json: bool,
+    storage_options: dict[str, Any] | None,
+) -> None:
     """List the states of a location.
 
-    Where it holds none itself, the checkpoints in the folders directly below it
-    are listed. One that cannot be opened is listed with its error.
+    Where it holds none itself, the newest states of the checkpoints in the
+    folders directly below it are listed. One that cannot be read is listed with
+    its error.
     """
-    try:
-        rows = list(_states(location, storage_options))
-    except NotFoundError:
-        rows = list(_below(location, storage_options))
-        if not rows:
-            raise
+    from ckptstore import history
+
+    if only_steps:
+        numbers = history.step_numbers(location, storage_options=storage_options)[-(last or 0) :]
+        if as_json:
+            screen.print_json(numbers)
+        else:
+            click.echo("\n".join(map(str, numbers)))
+        return
+    with _Counter() as counter:
+        try:
+            rows = history.states(
+                location, last=last, storage_options=storage_options, counted=counter
+            )
+            below = False
+        except NotFoundError:
+            rows, below = _below(location, storage_options, counter), True
+            if not rows:
+                raise
     if as_json:
-        screen.print_json([asdict(row) for row in rows])
+        screen.print_json([_document(row) for row in rows])
     else:
-        cells = [("location", "format", "step", "saved", "size", ""), *map(_cells, rows)]
-        for line in screen.table(cells, right=frozenset({2, 4}), style={5: _alert}):
+        for line in _table(rows, below):
             click.echo(line)
 
 
-def _states(location: str, storage_options: dict[str, Any] | None) -> Iterator[_Row]:
-    import ckptstore
-
-    newest = ckptstore.open(location, storage_options=storage_options)
-    if not newest.proved:
-        # Nothing was ever committed here: one legacy file, or plain files.
-        yield _Row.of(newest)
-        return
-    store = ckptstore.Store(location, storage_options=storage_options)
-    steps = store.steps()
-    for step in steps:
-        yield from _opened(location, step, storage_options)
-    if newest.generation is not None or not steps:
-        yield _Row.of(newest)
-    else:
-        for generation in store.generations()[-1:]:
-            yield _Row(location=newest.location, generation=generation, proved=True)
-
-
-def _below(location: str, storage_options: dict[str, Any] | None) -> Iterator[_Row]:
+def _below(
+    location: str, storage_options: dict[str, Any] | None, counter: _Counter
+) -> tuple[State, ...]:
+    from ckptstore import history
     from ckptstore.cli.folders import directly_below
 
-    for child in directly_below(location, storage_options):
-        yield from _opened(child, None, storage_options)
+    names = list(directly_below(location, storage_options))
+    return history.below(location, names, storage_options=storage_options, counted=counter)
 
 
-def _opened(
-    location: str, step: int | None, storage_options: dict[str, Any] | None
-) -> Iterator[_Row]:
-    import ckptstore
+class _Counter:
+    """Says how many were read, on a line that goes again, where a person waits for it."""
 
-    try:
-        yield _Row.of(ckptstore.open(location, step=step, storage_options=storage_options))
-    except NotFoundError:
-        return  # a folder of other things, or a step that was removed since it was listed
-    except CkptstoreError as error:
-        shown = without_secrets(location)
-        yield _Row(location=shown, step=step, error=error_line(error))
+    def __init__(self) -> None:
+        self._on = sys.stderr.isatty() and not is_quiet()
+        self._next = time.monotonic() + _PATIENCE
+        self._drawn = 0
+
+    def __enter__(self) -> _Counter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._draw("", end="\r")
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take a count."""
+        if self._on and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _INTERVAL
+            self._draw(f"{done:,} of {total:,} read")
+
+    def _draw(self, line: str, end: str = "") -> None:
+        if line or self._drawn:
+            sys.stderr.write(f"\r{line.ljust(self._drawn)}{end}")
+            sys.stderr.flush()
+            self._drawn = len(line)
 
 
-def _cells(row: _Row) -> tuple[str, ...]:
+def _document(row: State) -> dict[str, Any]:
+    return {
+        "location": row.location,
+        "format": row.format,
+        "generation": row.generation,
+        "step": row.step,
+        "created": row.created,
+        "nbytes": row.nbytes,
+        "proved": row.proved,
+        "error": None if row.error is None else error_line(row.error),
+        "metrics": row.metrics,
+        "newest": row.newest,
+        "steps": row.steps,
+    }
+
+
+def _table(rows: Sequence[State], below: bool) -> list[str]:
+    """Return a line for each row; columns that would be empty are left out."""
+    measured = _metrics(rows)
+    columns: list[tuple[str, list[str], bool]] = [
+        ("location", [screen.clean(row.location) for row in rows] if below else [], False),
+        ("step", ["" if row.step is None else str(row.step) for row in rows], True),
+        ("steps", ["" if row.steps is None else f"{row.steps:,}" for row in rows], True),
+        ("format", [_format(row) for row in rows], False),
+        ("saved", [screen.when(row.created) if row.created else "" for row in rows], False),
+        ("age", [screen.ago(row.created) if row.created else "" for row in rows], True),
+        ("size", ["" if row.nbytes is None else screen.size(row.nbytes) for row in rows], True),
+        *(
+            (screen.clean(name), [_measure(row, name) for row in rows], True)
+            for name in measured[:_MOST_METRICS]
+        ),
+        ("", [_note(row, len(rows) > 1 and not below) for row in rows], False),
+    ]
+    kept = [column for column in columns if any(column[1])]
+    right = frozenset(at for at, column in enumerate(kept) if column[2])
+    style = {len(kept) - 1: _alert} if kept[-1][0] == "" else None
+    cells = [tuple(title for title, _, _ in kept), *zip(*(c for _, c, _ in kept), strict=True)]
+    lines = screen.table(cells, right=right, style=style)
+    if len(measured) > _MOST_METRICS:
+        more = screen.plural(len(measured) - _MOST_METRICS, "more metric")
+        lines.append(f"  … and {more}; --json has all")
+    return lines if below else [click.style(screen.clean(rows[0].location), bold=True), *lines]
+
+
+def _metrics(rows: Sequence[State]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row.metrics))
+
+
+def _measure(row: State, name: str) -> str:
+    return screen.number(row.metrics[name]) if name in row.metrics else ""
+
+
+def _format(row: State) -> str:
     generation = f", generation {row.generation}" if row.generation else ""
-    return (
-        screen.clean(row.location),
-        f"{row.format or ''}{generation}".removeprefix(", "),
-        "" if row.step is None else str(row.step),
-        screen.when(row.created) if row.created else "",
-        "" if row.nbytes is None else screen.size(row.nbytes),
-        row.error or ("" if row.proved else "not verified"),
-    )
+    return f"{screen.clean(row.format or '')}{generation}".removeprefix(", ")
+
+
+def _note(row: State, one_of_many: bool) -> str:
+    said = ["newest"] if row.newest and one_of_many else []
+    if row.error is not None:
+        said.append(error_line(row.error))
+    elif not row.proved:
+        said.append("not verified")
+    return ", ".join(said)
 
 
 def _alert(note: str) -> str:
-    return click.style(note, fg="yellow") if note.strip() else note
+    plain = note.strip() in ("", "newest")
+    return note if plain else click.style(note, fg="yellow")

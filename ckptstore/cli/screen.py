@@ -8,12 +8,14 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 from itertools import zip_longest
 from typing import Any
 
 import click
 
 __all__ = [
+    "ago",
     "clean",
     "columns",
     "number",
@@ -32,6 +34,7 @@ _MOST_COLUMNS = 120
 _LEAST_HEIGHT = 3
 _MOST_BLOCKS = 6
 _GUTTER = "   "
+_AGES = (("day", 86400), ("hour", 3600), ("minute", 60))
 
 
 def clean(text: object) -> str:
@@ -79,6 +82,15 @@ def when(created: str) -> str:
         if time.endswith(suffix):
             return clean(f"{day} {time.removesuffix(suffix).partition('.')[0]} UTC")
     return clean(created)
+
+
+def ago(created: str) -> str:
+    """Return how long ago an ISO 8601 time was: ``3 hours ago``; nothing below a minute."""
+    seconds = (datetime.now(timezone.utc) - datetime.fromisoformat(created)).total_seconds()
+    for unit, length in _AGES:
+        if seconds >= length:
+            return f"{plural(int(seconds // length), unit)} ago"
+    return ""
 
 
 def short(text: str, room: int) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ckptstore.cli import options, screen
+from ckptstore.cli import options, proving, screen
 from ckptstore.cli.progress import Bar
 from ckptstore.errors import CorruptionError
 
@@ -53,6 +53,7 @@ def _share(context: click.Context, option: click.Parameter, value: str | None) -
     "--seed", type=int, metavar="N", help="Choose the chunks of the sample that had this seed."
 )
 @options.step
+@click.option("--all", "every", is_flag=True, help="Prove every step of a history, a line each.")
 @options.storage
 @options.talk
 @click.pass_context
@@ -63,6 +64,7 @@ def command(
     sample: float | None,
     seed: int | None,
     step: int | None,
+    every: bool,
     storage_options: dict[str, Any] | None,
 ) -> None:
     """Prove every byte of a checkpoint against its manifest.
@@ -75,71 +77,25 @@ def command(
 
     if seed is not None and sample is None:
         raise click.UsageError("--seed is of a sample; give --sample too", context)
+    if every and step is not None:
+        raise click.UsageError("--all and --step exclude each other", context)
+    if every:
+        wrong = proving.prove_all(location, sample, seed, storage_options, as_json=as_json)
+        context.exit(wrong)
     checkpoint = ckptstore.open(location, step=step, storage_options=storage_options)
     with Bar() as bar:
         report = checkpoint.verify(sample=sample, seed=seed, progress=bar)
     if as_json:
-        screen.print_json(_document(report))
+        screen.print_json(proving.document(report))
     else:
         for line in _lines(report):
             click.echo(line)
-    if not report.sound or report.view == "damaged":
+    if proving.is_damaged(report):
         context.exit(CorruptionError.exit_code)
 
 
-def _document(report: Report) -> dict[str, Any]:
-    sample = report.sample
-    return {
-        "location": report.location,
-        "sound": report.sound,
-        "proved": report.proved,
-        "view": report.view or None,
-        "sample": None if sample is None else {"share": sample.share, "seed": sample.seed},
-        "read": report.read,
-        "size": report.size,
-        "files": [
-            {
-                "name": file.name,
-                "where": file.where or None,
-                "status": file.status,
-                "detail": file.detail,
-            }
-            for file in report.files
-        ],
-    }
-
-
 def _lines(report: Report) -> list[str]:
-    return [*_files(report), f"{screen.clean(report.location)}: {_verdict(report)}"]
-
-
-def _verdict(report: Report) -> str:
-    if not report.sound:
-        return click.style("damaged", fg="red")
-    return f"{_state(report)}{_view(report)}"
-
-
-def _state(report: Report) -> str:
-    if report.sample is not None:
-        share = report.read / report.size if report.size else 1.0
-        found = "no damage found" if report.proved else "not verified"
-        return (
-            f"{click.style(found, fg='yellow')}: a sample of {screen.size(report.read)} of "
-            f"{screen.size(report.size)} ({share:.1%}) was read, --seed {report.sample.seed} reads "
-            "the same; the rest and the SHA-256 of whole files were not proved"
-        )
-    if report.proved:
-        return click.style("sound", fg="green") + ", proved against its manifest"
-    return click.style("not verified", fg="yellow") + ": it has no manifest to prove it by"
-
-
-def _view(report: Report) -> str:
-    if report.view == "behind":
-        return f"; its view is {click.style('behind', fg='yellow')}"
-    if report.view != "damaged":
-        return ""
-    cure = f"ckptstore doctor --restore {screen.clean(report.location)} puts it back"
-    return f"; but its view is {click.style('damaged', fg='red')}: {cure}"
+    return [*_files(report), f"{screen.clean(report.location)}: {proving.verdict(report)}"]
 
 
 def _files(report: Report) -> list[str]:

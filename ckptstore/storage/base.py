@@ -229,9 +229,11 @@ class Storage(ABC):
         taking_over: what it takes for a file that is there to stand for a new one of the same
             bytes: ``proof`` where that costs little beside writing them, ``nothing`` where the
             service itself answers for its bytes, ``never`` where neither holds.
+        at_once: how many small requests are worth having under way at the same time.
     """
 
     location: str
+    at_once: int = 1
     content_versions: bool = False
     taking_over: Literal["proof", "nothing", "never"] = "never"
 

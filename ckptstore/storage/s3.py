@@ -58,6 +58,7 @@ class S3Storage(KeyedStorage):
         UnsupportedError: the URL names no bucket, or holds credentials.
     """
 
+    at_once = 16
     content_versions = True
     taking_over = "nothing"
 

@@ -69,11 +69,13 @@ def test_a_step_of_a_history(server, run, trained):
         for step in (1, 2, 3):
             store.save(model=model, optimizer=optimizer, step=step)
 
-    said, requests, received = asked(server, run, url)
+    for options in ((), ("--json",), ("--step", 2)):
+        said, requests, received = asked(server, run, url, *options)
 
-    assert "AdamW" in said
-    assert requests <= REQUESTS
-    assert received <= BYTES + OF_EACH * TENSORS
+        assert "AdamW" in said
+        assert "3 steps, 1 to 3" in said or '"count": 3' in said
+        assert requests <= REQUESTS
+        assert received <= BYTES + OF_EACH * TENSORS
 
 
 def test_a_legacy_file(server, run, trained, tmp_path):

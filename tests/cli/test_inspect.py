@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def test_json_has_the_documented_fields(run: Run, dante: Path) -> None:
         "fingerprint",
         "training_state",
         "metrics",
+        "history",
         "has_optimizer",
         "optimizer",
         "states",
@@ -412,3 +414,61 @@ def test_an_error_names_all_that_a_pickle_refers_to(run: Run, tmp_path: Path) ->
 
     assert result.exit_code == 5
     assert "(posix.system at 'a', runpy.run_path)" in result.stderr
+
+
+# -- the history --------------------------------------------------------------------------
+
+
+def test_a_step_says_which_steps_there_are_and_which_is_shown(
+    run: Run, tmp_path: Path, save_history: Save
+) -> None:
+    save_history(tmp_path / "h", 500, 1000, 1500)
+
+    newest = run("inspect", tmp_path / "h").stdout
+    older = run("inspect", tmp_path / "h", "--step", 500).stdout
+
+    for text, shown in ((newest, "the newest"), (older, "step 500")):
+        section = text.split("\nhistory\n")[1].split("\n\n")[0].splitlines()
+        assert section[0] == "  steps   3 steps, 500 to 1500"
+        assert section[1].startswith("  newest  step 1500, saved 2")
+        assert section[2] == f"  shown   {shown}"
+
+
+def test_the_history_as_json(run: Run, tmp_path: Path, save_history: Save) -> None:
+    save_history(tmp_path / "h", 500, 1000)
+
+    newest = json.loads(run("inspect", tmp_path / "h", "--json").stdout)
+    older = json.loads(run("inspect", tmp_path / "h", "--json", "--step", 500).stdout)
+
+    assert newest["history"] == {
+        "steps": {"count": 2, "first": 500, "last": 1000},
+        "newest": {"step": 1000, "created": newest["created"]},
+        "shown": 1000,
+    }
+    assert older["history"]["shown"] == 500
+    assert older["history"]["newest"]["step"] == 1000
+    status = (tmp_path / "h" / "step-00001000" / "manifest.json").stat()
+    committed = datetime.fromtimestamp(max(status.st_mtime, status.st_ctime), timezone.utc)
+    dated = committed.isoformat(timespec="seconds")
+    assert older["history"]["newest"]["created"] == dated
+
+
+def test_a_generation_says_how_many_there_were_before_and_what_is_known_of_them(
+    run: Run, dante: Path, save: Save
+) -> None:
+    first = json.loads(run("inspect", dante, "--json").stdout)["history"]
+    save(dante, step=200)
+    save(dante, step=300, config={"dropout": 0.0})
+
+    third = json.loads(run("inspect", dante, "--json").stdout)["history"]
+
+    assert first == {"generation": 1, "forerunners": 0, "remembered": {}}
+    assert (third["generation"], third["forerunners"]) == (3, 2)
+    assert third["remembered"]["config.json"] == 1
+    assert third["remembered"]["training_state.json"] == 2
+    assert "3, after 2 forerunners" in run("inspect", dante).stdout
+
+
+def test_what_was_never_committed_has_no_history(run: Run, legacy: Path) -> None:
+    assert json.loads(run("inspect", legacy, "--json").stdout)["history"] is None
+    assert "\nhistory\n" not in run("inspect", legacy).stdout

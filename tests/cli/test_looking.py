@@ -1,4 +1,4 @@
-"""``verify``, ``ls`` and ``plugins``: for people, and as JSON for programs."""
+"""``verify`` and ``plugins``: for people, and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,7 @@ import pytest
 from click.testing import Result
 
 Run = Callable[..., Result]
-Save = Callable[..., None]
 Shell = Callable[..., Any]
-
-
-def rows(run: Run, location: object) -> list[dict[str, Any]]:
-    """Return what ``ls --json`` lists."""
-    listed: list[dict[str, Any]] = json.loads(run("ls", location, "--json").stdout)
-    return listed
 
 
 # -- verify -------------------------------------------------------------------------------
@@ -98,62 +91,6 @@ def test_the_report_of_verify_fits_the_screen(run: Run, dante: Path, columns: in
     rows = [line for line in files if not line.startswith("    ")]
     assert [row.split("  ")[1] for row in rows] == [*names, *(f"view: {name}" for name in names)]
     assert all("  ok" in row for row in rows)
-
-
-# -- ls -----------------------------------------------------------------------------------
-
-
-def test_ls_of_a_single_checkpoint_shows_its_state(run: Run, dante: Path) -> None:
-    (row,) = rows(run, dante)
-
-    assert list(row) == [
-        "location",
-        "format",
-        "generation",
-        "step",
-        "created",
-        "nbytes",
-        "proved",
-        "error",
-    ]
-    assert (row["location"], row["format"]) == (str(dante), "bundle")
-    assert (row["generation"], row["step"], row["proved"], row["error"]) == (1, 100, True, None)
-    assert row["nbytes"] > 0
-
-
-def test_ls_of_a_history_shows_every_step(run: Run, tmp_path: Path, save_history: Save) -> None:
-    save_history(tmp_path / "h", 500, 1000, 1500)
-
-    assert [row["step"] for row in rows(run, tmp_path / "h")] == [500, 1000, 1500]
-
-
-def test_ls_of_a_folder_shows_the_checkpoints_below_it(
-    run: Run, dante: Path, save: Save, save_legacy: Save
-) -> None:
-    folder = dante.parent
-    save(folder / "beatrice", step=3)
-    save_legacy(folder / "virgil" / "latest.pt")
-    (folder / "notes").mkdir()
-    (folder / "notes" / "readme.txt").write_text("not a checkpoint")
-    (folder / "broken").mkdir()
-    (folder / "broken" / "latest.pt").write_bytes(b"not a zip at all")
-
-    listed = {Path(row["location"]).name: row for row in rows(run, folder)}
-
-    assert list(listed) == ["beatrice", "broken", "dante", "virgil"]
-    assert listed["beatrice"]["step"] == 3
-    assert listed["virgil"]["format"] == "legacy"
-    assert listed["broken"]["error"]
-    text = run("ls", folder).stdout
-    assert len({line.index("step") for line in text.splitlines() if "step" in line[:60]}) <= 1
-    assert "not verified" in text
-
-
-def test_ls_of_an_empty_folder_finds_nothing(run: Run, tmp_path: Path) -> None:
-    result = run("ls", tmp_path)
-
-    assert result.exit_code == 3
-    assert result.stdout == ""
 
 
 # -- plugins ------------------------------------------------------------------------------
