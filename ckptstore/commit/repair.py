@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from ckptstore.commit.edits import Look, look, replaced_error
 from ckptstore.commit.files import read_text
@@ -19,14 +20,19 @@ from ckptstore.commit.save import Index, Save, save_generation
 from ckptstore.commit.shown import rotten
 from ckptstore.commit.view import put_back, show, shows, view_manifest
 from ckptstore.errors import CkptstoreError, ConflictError, NotFoundError
+from ckptstore.findings import Finding
 from ckptstore.formats.base import NewFiles
 from ckptstore.storage.base import Storage
 from ckptstore.storage.names import TEMPORARY
 
-__all__ = ["adopt_view", "repair"]
+__all__ = ["adopt_view", "mend", "repair"]
 
 _DAY = 86_400.0
 _PIECE = 8 * 2**20
+_KILLED = "a save that did not end left it, and no checkpoint needs it"
+_UPLOAD = "nobody finishes it, and its parts are paid for"
+_BEHIND = "the plain files at the top are not those of the state that opens"
+_REPLACED = "they were not those of the state that opens"
 
 
 def repair(
@@ -56,6 +62,21 @@ def repair(
         NotFoundError: there is nothing at all.
         ConflictError: somebody replaced a file in the view, and ``restore`` was not asked for.
     """
+    found = mend(
+        storage, restore=restore, dry_run=dry_run, small_view=small_view, older_than=older_than
+    )
+    return tuple(finding.said for finding in found)
+
+
+def mend(
+    storage: Storage,
+    *,
+    restore: bool = False,
+    dry_run: bool = False,
+    small_view: bool = False,
+    older_than: float = _DAY,
+) -> tuple[Finding, ...]:
+    """Do what `repair` does, and return what it found with what it means; see there."""
     found = find_leftovers(storage, older_than=older_than)
     there = storage.list("")
     if not (steps(storage) or there.files or GENERATIONS in there.folders or found.uploads):
@@ -153,7 +174,9 @@ def _copy(storage: Storage, path: str, name: str, files: NewFiles) -> None:
             sink.write(piece)
 
 
-def _repair_view(storage: Storage, *, restore: bool, dry_run: bool, small: bool) -> Iterator[str]:
+def _repair_view(
+    storage: Storage, *, restore: bool, dry_run: bool, small: bool
+) -> Iterator[Finding]:
     state = newest_generation(storage)
     if state is None:
         return
@@ -166,30 +189,41 @@ def _repair_view(storage: Storage, *, restore: bool, dry_run: bool, small: bool)
         if not dry_run:
             put_back(storage, state, wrong)
         verb = "would put" if dry_run else "put"
-        yield f"{verb} {', '.join(wrong)} of generation {number} back into the view"
+        said = f"{verb} {', '.join(wrong)} of generation {number} back into the view"
+        yield Finding("view", said, _REPLACED, status=_status(dry_run))
     elif found.late or not shows(storage, state, small=small):
         if not dry_run:
             show(storage, state, small=small, durable=True, edited=found.edits)
         verb = "would refresh" if dry_run else "refreshed"
-        yield f"{verb} the view to generation {number}"
+        said = f"{verb} the view to generation {number}"
+        todo = "--fix shows it" if dry_run else ""
+        yield Finding("view", said, _BEHIND, todo, _status(dry_run))
 
 
-def _damaged(storage: Storage) -> Iterator[str]:
+def _damaged(storage: Storage) -> Iterator[Finding]:
     for step in steps(storage):
         try:
             read_manifest(storage, step_folder(step))
         except CkptstoreError as error:
-            yield (f"left alone: {error}; ckptstore rm --step {step} {storage.location} removes it")
+            said = f"left alone: {error}; ckptstore rm --step {step} {storage.location} removes it"
+            yield Finding("damaged", said, status="open")
 
 
-def _said(found: Leftovers, *, dry_run: bool) -> Iterator[str]:
+def _said(found: Leftovers, *, dry_run: bool) -> Iterator[Finding]:
     removed, given_up = ("would remove", "would give up") if dry_run else ("removed", "gave up")
+    removes, ends = ("--fix removes it", "--fix ends it") if dry_run else ("", "")
+    status = _status(dry_run)
     for folder in found.folders:
-        yield f"{removed} the leftover {folder}"
+        yield Finding("leftover", f"{removed} the leftover {folder}", _KILLED, removes, status)
     for entry in found.files:
         kind = "temporary" if entry.name.rpartition("/")[2].startswith(TEMPORARY) else "leftover"
-        yield f"{removed} the {kind} {entry.name}"
+        yield Finding("leftover", f"{removed} the {kind} {entry.name}", _KILLED, removes, status)
     for upload in found.uploads:
-        yield f"{given_up} the unfinished upload of {upload.name}"
+        said = f"{given_up} the unfinished upload of {upload.name}"
+        yield Finding("upload", said, _UPLOAD, ends, status)
     for phrase in found.unclear:
-        yield f"left alone: {phrase}"
+        yield Finding("unclear", f"left alone: {phrase}")
+
+
+def _status(dry_run: bool) -> Literal["mended", "mendable"]:
+    return "mendable" if dry_run else "mended"

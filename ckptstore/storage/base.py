@@ -410,6 +410,16 @@ class Storage(ABC):
         """
         return False
 
+    def time(self) -> float | None:
+        """Return what time it is by the service's own clock, asked with one small request.
+
+        In seconds since 1970; None where there is nobody to ask, or no answer has a date.
+
+        Raises:
+            StorageError: the service failed, or refused to list what is there.
+        """
+        return None
+
     # -- what was never finished ------------------------------------------------------------
 
     def unfinished(self) -> tuple[Unfinished, ...]:

@@ -26,6 +26,7 @@ from ckptstore.storage.base import (
     UnknownOutcomeError,
     worth_keeping,
 )
+from ckptstore.storage.clocks import date_of
 from ckptstore.storage.keyed import KeyedStorage
 from ckptstore.storage.names import TEMPORARY
 from ckptstore.storage.s3client import client_for
@@ -326,6 +327,12 @@ class S3Storage(KeyedStorage):
     def _target_of(self, held: Held) -> dict[str, Any]:
         place = held.storage if isinstance(held.storage, S3Storage) else self
         return place._target(held.name)
+
+    def time(self) -> float | None:
+        """See `Storage.time`; the date of the answer to a listing of one name."""
+        with self._explained("list", ""):
+            request = {"Bucket": self._bucket, "Prefix": self._inside(""), "MaxKeys": 1}
+            return date_of(self._client.run("list_objects_v2", **request))
 
     def _target(self, name: str) -> dict[str, Any]:
         return {"Bucket": self._bucket, "Key": self._key(name)}

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import errno
 import re
+import socket
+import time
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from ckptstore.errors import CkptstoreError, NotFoundError, StorageError
+from ckptstore.storage.clocks import apart, date_of
 from ckptstore.storage.shown import Discretion
 
 __all__ = ["Failure", "Kind", "checked", "discreet", "failure_of"]
@@ -78,6 +83,8 @@ _KINDS = {
 }
 # Some call it AccessDenied when a request comes out of the past.
 _OF_TIME = re.compile("request time|request has expired", re.IGNORECASE)
+_DEEPEST = 8
+_TELLING = 60.0
 _AGAIN = {Kind.BUSY, Kind.UNREACHABLE, Kind.BROKEN}
 # What every answer holds that is S3's own. A proxy that asks for a password answers 200 as well.
 _NEEDED = {
@@ -100,13 +107,17 @@ class Failure(Exception):  # noqa: N818  (no reader of an error ever sees this o
         kind: what went wrong.
         said: what the server said, or what happened to the connection.
         lost: whether this request, or an attempt before it, may have done its work all the same.
+        date: what time the server says it is, in seconds since 1970; None where it does not.
     """
 
-    def __init__(self, kind: Kind, said: str, *, lost: bool = False) -> None:
+    def __init__(
+        self, kind: Kind, said: str, *, lost: bool = False, date: float | None = None
+    ) -> None:
         super().__init__(said)
         self.kind = kind
         self.said = said
         self.lost = lost
+        self.date = date
 
     @property
     def again(self) -> bool:
@@ -154,8 +165,11 @@ class Failure(Exception):  # noqa: N818  (no reader of an error ever sees this o
         if self.kind is Kind.EXPIRED:
             return f"the credentials for {host} have expired; renew them, then try again"
         if self.kind is Kind.CLOCK:
+            ahead = 0.0 if self.date is None else time.time() - self.date
+            wrong = f": it is {apart(ahead)}" if abs(ahead) > _TELLING else ""
             return (
-                f"{host} says that the clock of this machine is wrong; set it right, then try again"
+                f"{host} says that the clock of this machine is wrong{wrong}; S3 refuses requests "
+                "beyond 15 minutes; set it right, then try again"
             )
         if self.kind is Kind.FULL:
             return f"no space is left at {host} ({self.said}); free some, then try again"
@@ -246,7 +260,29 @@ def _refusal(error: Exception) -> Failure:
     if kind is Kind.DENIED and _OF_TIME.search(message):
         kind = Kind.CLOCK
     said = f"{code or status}: {message}" if message and message != code else code or status
-    return Failure(kind, said, lost=kind is Kind.BROKEN)
+    return Failure(kind, said, lost=kind is Kind.BROKEN, date=date_of(response))
+
+
+def _unreached(error: BaseException) -> str | None:
+    """Return what came in the way of a connection, where the operating system says it."""
+    for cause in _causes(error):
+        if isinstance(cause, socket.gaierror):
+            return "its name is not known"
+        if isinstance(cause, ConnectionRefusedError):
+            return "connection refused"
+        if isinstance(cause, OSError) and cause.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
+            return "no way leads there"
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Give an exception and those behind it: botocore keeps them as arguments, aiohttp too."""
+    for _ in range(_DEEPEST):
+        if error is None:
+            return
+        yield error
+        kept = getattr(error, "kwargs", {}).get("error") or getattr(error, "os_error", None)
+        error = kept if isinstance(kept, BaseException) else error.__cause__ or error.__context__
 
 
 def _breakdown(error: BaseException) -> Failure:
@@ -271,7 +307,7 @@ def _breakdown(error: BaseException) -> Failure:
             boto.SSLError,
         ),
     ):
-        return Failure(Kind.UNREACHABLE, said)
+        return Failure(Kind.UNREACHABLE, _unreached(error) or said)
     if isinstance(
         error,
         (

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Any
 
 from ckptstore.storage.base import Unfinished
+from ckptstore.storage.clocks import date_of
 from ckptstore.storage.names import TEMPORARY
 from ckptstore.storage.s3client import Client
 from ckptstore.storage.s3failure import Failure, Kind
@@ -109,11 +108,5 @@ def _uploads(client: Client, bucket: str, inside: str) -> Iterator[dict[str, Any
 
 def _believable(now: datetime, answer: Mapping[str, Any]) -> bool:
     """Whether the date of an upload agrees with that of the answer in which it was begun."""
-    said = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    if said is None:
-        return False
-    with contextlib.suppress(TypeError, ValueError):
-        date = parsedate_to_datetime(said)
-        date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
-        return abs((now - date).total_seconds()) < _APART
-    return False
+    date = date_of(answer)
+    return date is not None and abs(now.timestamp() - date) < _APART

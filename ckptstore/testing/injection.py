@@ -219,6 +219,11 @@ class FaultyStorage(Storage):
         """See `Storage.flush`."""
         self._do("flush", folder, lambda: self._real.flush(folder))
 
+    def time(self) -> float | None:
+        """See `Storage.time`."""
+        said: float | None = self._do("time", "", self._real.time)
+        return said
+
     def unfinished(self) -> tuple[Unfinished, ...]:
         """See `Storage.unfinished`."""
         found: tuple[Unfinished, ...] = self._do("unfinished", "", self._real.unfinished)

@@ -225,7 +225,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 return
             rest //= 2
         with source:
-            self._send_head(reply, length)
+            self._send_head(reply, length, fault.seconds if fault.action == "other date" else 0)
             while rest:
                 piece = source.read(min(rest, _step(fault)))
                 if not piece:
@@ -234,10 +234,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 _take_time(fault, piece)
                 rest -= len(piece)
 
-    def _send_head(self, reply: http.client.HTTPResponse, length: str | None) -> None:
+    def _send_head(self, reply: http.client.HTTPResponse, length: str | None, later: float) -> None:
         self.send_response_only(reply.status, reply.reason)
         for name, value in reply.getheaders():
-            if name.lower() not in {*_ENDS_HERE, "content-length"}:
+            if name.lower() == "date" and later:
+                self.send_header(name, self.date_time_string(time.time() + later))
+            elif name.lower() not in {*_ENDS_HERE, "content-length"}:
                 self.send_header(name, value)
         if length is not None:
             self.send_header("Content-Length", length)

@@ -39,6 +39,7 @@ HARMS = {
     "html": "a page of HTML with status 200, as a portal of a hotel gives",
     "noise": "bytes that are not HTTP",
     "half xml": "the real reply, whole for HTTP, with the second half of its body missing",
+    "other date": "the reply is dated ``seconds`` later than it is, as by a clock that is wrong",
     "error in 200": "status 200 with an InternalError in the body, as S3 may complete an upload",
 }
 """What else can be done to a request."""
@@ -55,7 +56,7 @@ class S3Fault:
         times: how many requests it hits; None for all that come.
         after: how many such requests pass first.
         rate: bytes a second, for ``slow``.
-        seconds: at most as long, for ``late``.
+        seconds: at most as long, for ``late``; how much later, for ``other date``.
     """
 
     method: str = ""

@@ -228,6 +228,7 @@ def _actions() -> list[Action]:
         action("convert --all", _ckptstore("convert", "--all", "FOLDER"), writes=True),
         action("sync", _ckptstore("sync", "TARGET", "FREE"), "open index"),
         action("sync into", _ckptstore("sync", "FREE", "FOLDER"), writes=True),
+        action("verify --all", _ckptstore("verify", "--all", "FOLDER")),
         action("ls", _ckptstore("ls", "FOLDER")),
         action("rm --step", _ckptstore("rm", "--step", "3", "FOLDER", "--yes"), writes=True),
         action("rm", _ckptstore("rm", "FOLDER", "--yes"), writes=True),

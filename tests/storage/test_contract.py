@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import threading
+import time
 
 import pytest
 
@@ -101,6 +102,14 @@ class TestLooking:
             looking.result()
 
         assert () not in seen
+
+    def test_the_time_is_a_services_own_and_asking_for_it_writes_nothing(self, storage):
+        said = storage.time()
+
+        is_service = storage.location.startswith("s3://")
+        assert (said is not None) == is_service
+        assert said is None or abs(said - time.time()) < 600
+        assert storage.list() == Listing({}, ())
 
 
 class TestReading:

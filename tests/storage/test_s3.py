@@ -152,6 +152,19 @@ class TestErrors:
                 act()
         assert storage.entry("a") is None
 
+    def test_an_absent_bucket_has_no_time(self, s3_server):
+        storage = connect("s3://no-such-bucket-1/dante", s3_server.storage_options)
+
+        with pytest.raises(NotFoundError, match="no bucket 'no-such-bucket-1' at 127.0.0.1"):
+            storage.time()
+
+    def test_a_host_that_nobody_knows_is_told_as_that(self):
+        options = {"endpoint_url": "http://nowhere.invalid", "key": "k", "secret": "s"}
+        storage = connect("s3://bucket/dante", {**options, "config_kwargs": FEW})
+
+        with pytest.raises(StorageError, match="nowhere.invalid cannot be reached .its name is no"):
+            storage.list()
+
     def test_a_name_that_no_bucket_can_have_is_absent(self, moto_server):
         storage = connect("s3://not a bucket/dante", moto_server.storage_options)
 

@@ -124,7 +124,9 @@ def test_what_cannot_be_removed_stays_whole(break_disk, run, name):
 
     assert is_one_line(result, 1, "cannot delete")
     assert readable
-    assert (mended.exit_code, mended.stderr) == (0, "")
+    assert (mended.exit_code, mended.stderr) == (1, "")
+    assert "cannot write" in mended.stdout
+    assert "nothing can be saved there; permit writing" in mended.stdout
     assert broken.place.holds(1)
 
 

@@ -6,6 +6,8 @@ import http.client
 import http.server
 import threading
 import time
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import pytest
@@ -196,6 +198,18 @@ def test_faults_hit_the_named_requests_only_and_as_often_as_they_say(proxy):
     assert named == [200, 403, 403, 200]
 
 
+def test_a_reply_can_be_dated_otherwise(proxy):
+    proxy.harm("GET", "", "other date", seconds=7200)
+    dates = []
+    for _ in range(2):
+        connection = http.client.HTTPConnection(urlsplit(proxy.endpoint).netloc, timeout=20)
+        connection.request("GET", "/none")
+        dates.append(parsedate_to_datetime(connection.getresponse().headers["Date"]))
+        connection.close()
+
+    assert timedelta(hours=1) < dates[0] - dates[1] < timedelta(hours=3)
+
+
 def test_from_one_request_on_all_of_them(proxy):
     proxy.harm(action="ExpiredToken", times=None, after=2)
 
@@ -218,4 +232,4 @@ def test_an_endpoint_that_is_no_plain_server_is_refused():
 
 def test_options_go_by_way_of_the_proxy(proxy):
     assert proxy.storage_options == {"key": "k", "endpoint_url": proxy.endpoint}
-    assert len(HARMS) == 11
+    assert len(HARMS) == 12
