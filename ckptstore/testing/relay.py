@@ -212,8 +212,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _answer(self, fault: S3Fault, reply: http.client.HTTPResponse) -> None:
         length = reply.getheader("Content-Length")
         source: IO[bytes] = reply
-        if self.command != "HEAD" and (length is None or fault.action == "half xml"):
+        if self.command != "HEAD" and (length is None or fault.action in ("half xml", "flip")):
             data = reply.read()
+            if fault.action == "flip" and data:
+                middle = len(data) // 2
+                data = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
             if fault.action == "half xml":
                 data = data[: len(data) // 2]
             length = str(len(data))

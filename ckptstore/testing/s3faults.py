@@ -39,6 +39,7 @@ HARMS = {
     "html": "a page of HTML with status 200, as a portal of a hotel gives",
     "noise": "bytes that are not HTTP",
     "half xml": "the real reply, whole for HTTP, with the second half of its body missing",
+    "flip": "the real reply, with one bit in the middle of its body turned",
     "other date": "the reply is dated ``seconds`` later than it is, as by a clock that is wrong",
     "error in 200": "status 200 with an InternalError in the body, as S3 may complete an upload",
 }

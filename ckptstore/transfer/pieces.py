@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import threading
 from collections import deque
@@ -16,6 +17,8 @@ from ckptstore.formats.base import Files
 from ckptstore.transfer.nearby import Nearby
 
 __all__ = ["Pieces", "in_order"]
+
+log = logging.getLogger(__name__)
 
 _FIRST_AT_ONCE = 2
 _MOST_AT_ONCE = 4
@@ -74,7 +77,13 @@ class Pieces:
         if chunk is not None and any(near.read(chunk, data) for near in self._near):
             self._spared(size)
             return data
-        self._source().fill([(start, data)])
+        source = self._source()
+        try:
+            source.fill([(start, data)])
+        except CorruptionError as error:
+            # On its way a bit may have flipped; what is damaged where it lies stays so.
+            log.info("%s is read once more: %s", self._name, error)
+            source.fill([(start, data)])
         return data
 
     def _source(self) -> BlockFile:

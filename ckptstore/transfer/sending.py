@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 _PIECE = 8 * 2**20
 _WORTH_A_NOTE = 64 * 2**20
-_WORTH_PARTS = 16 * 2**20
+_WORTH_ASKING = 16 * 2**20
+"""Whether a service makes parts of parts costs 5 MiB to find out."""
 
 
 class Sending:
@@ -153,7 +154,8 @@ class Sending:
             return False
         beside = self._beside(name)
         same = same_chunks(self._there, name, entry.digest) if self._there is not None else set()
-        if entry.digest.size < _WORTH_PARTS or not (beside or same):
+        spared = entry.digest.size if beside else len(same) * entry.digest.chunk_size
+        if spared < _WORTH_ASKING:
             return False
         if not self._place.composes():
             if beside is None or beside.storage is None or files.names_are_plain:

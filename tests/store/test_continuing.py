@@ -11,6 +11,7 @@ import torch
 
 import ckptstore
 from ckptstore import storage as storages
+from ckptstore.testing import S3Proxy
 
 CHUNK = 8 * 2**20
 PROGRAM = """
@@ -272,3 +273,31 @@ def test_inside_one_service_all_is_read_where_it_is_to_be_proved(s3_server, sour
 
     assert done.copied_bytes > size_of(source)
     assert ckptstore.open(f"{url}-other", storage_options=options).verify().sound
+
+
+@pytest.fixture
+def proxy(moto_server):
+    with S3Proxy(moto_server.endpoint, moto_server.storage_options) as standing:
+        yield standing
+
+
+def test_a_chunk_that_arrives_damaged_is_fetched_once_more(moto_server, proxy, source, tmp_path):
+    url = moto_server.url()
+    ckptstore.sync(source, url, storage_options=moto_server.storage_options)
+    proxy.harm("GET", "model.", "flip", times=2)
+
+    ckptstore.sync(url, tmp_path / "back", storage_options=proxy.storage_options)
+
+    assert ckptstore.open(tmp_path / "back").verify().sound
+
+
+def test_a_chunk_that_is_damaged_there_is_no_copy(moto_server, proxy, source, tmp_path):
+    url = moto_server.url()
+    ckptstore.sync(source, url, storage_options=moto_server.storage_options)
+    proxy.harm("GET", "model.", "flip", times=None)
+
+    with pytest.raises(ckptstore.CorruptionError, match="chunk"):
+        ckptstore.sync(url, tmp_path / "back", storage_options=proxy.storage_options)
+
+    with pytest.raises(ckptstore.NotFoundError):
+        ckptstore.open(tmp_path / "back")
