@@ -17,6 +17,12 @@ __all__ = ["main"]
         "generate": "gpt.generate",
         "inspect": "gpt.inspect_model",
     },
+    # What each command's own help says first: the help of them all imports none of them.
+    lines={
+        "train": "Train a model, or go on with one that is there already.",
+        "generate": "Print a prompt and what a model writes after it.",
+        "inspect": "Print format, config, tokenizer, training state and tensors of a checkpoint.",
+    },
 )
 @click.pass_context
 def main(context: click.Context) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import importlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -34,8 +35,10 @@ __all__ = [
     "base_dir",
     "clean",
     "fallback",
+    "kinds",
     "legacy_checkpoint",
     "model_name",
+    "models",
 ]
 
 SEED = click.IntRange(-(2**63), 2**64 - 1)  # what torch takes
@@ -43,12 +46,38 @@ SEED = click.IntRange(-(2**63), 2**64 - 1)  # what torch takes
 _INTERRUPTED = 130
 _LOGGER = "ckptstore"
 
-model_name = click.option("--model_name", required=True, metavar="NAME", help="Which model.")
+
+def models(context: click.Context, option: click.Parameter, incomplete: str) -> list[str]:
+    """Return the models in a local base_dir, for the shell to complete."""
+    folder = context.params.get("base_dir") or "checkpoints"
+    try:
+        names = [entry.name for entry in os.scandir(os.path.expanduser(folder)) if entry.is_dir()]
+    except OSError:
+        return []  # a bucket, or nothing yet
+    return sorted(n for n in names if n.startswith(incomplete) and not n.startswith("."))
+
+
+def kinds(context: click.Context, option: click.Parameter, incomplete: str) -> list[str]:
+    """Return the tokenizer kinds, those of plugins too, for the shell to complete."""
+    from ckptstore import plugins
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return [kind for kind in plugins.tokenizers() if kind.startswith(incomplete)]
+        except CkptstoreError:
+            return []
+
+
+model_name = click.option(
+    "--model_name", required=True, metavar="NAME", shell_complete=models, help="Which model."
+)
 base_dir = click.option(
     "--base_dir",
     default="checkpoints",
     show_default=True,
     metavar="LOCATION",
+    shell_complete=click.Path(file_okay=False).shell_complete,
     help="Where models are: a folder, or a URL such as s3://bucket/checkpoints.",
 )
 legacy_checkpoint = click.option(
@@ -99,11 +128,19 @@ class LazyGroup(click.Group):
 
     Args:
         modules: command name to module, which holds the command as ``main``.
+        lines: command name to what the help of the group says of it.
     """
 
-    def __init__(self, *args: Any, modules: dict[str, str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        modules: dict[str, str] | None = None,
+        lines: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._modules = modules or {}
+        self._lines = lines or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands."""
@@ -113,6 +150,26 @@ class LazyGroup(click.Group):
         """Import a command by name; None where there is none."""
         module = self._modules.get(cmd_name)
         return None if module is None else importlib.import_module(module).main
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, and import none of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._lines.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments name, or suggest the nearest."""
+        name = args[0]
+        if name not in self._modules and not name.startswith("-") and not ctx.resilient_parsing:
+            import difflib
+
+            near = difflib.get_close_matches(name, self._modules, n=1)
+            there = (
+                f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self._modules)}"
+            )
+            raise click.UsageError(f"there is no command {name!r}; {there}", ctx)
+        return super().resolve_command(ctx, args)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the group's own arguments."""

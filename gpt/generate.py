@@ -14,6 +14,7 @@ from gpt.commands import (
     base_dir,
     clean,
     fallback,
+    kinds,
     legacy_checkpoint,
     model_name,
 )
@@ -50,7 +51,10 @@ __all__ = ["main"]
 @click.option("--seed", type=SEED, metavar="N", help="The same seed writes the same text.")
 @click.option("--device", metavar="NAME", help="Where to compute; the checkpoint's by default.")
 @click.option(
-    "--tokenization", metavar="KIND", help="The tokenizer of a checkpoint that records none."
+    "--tokenization",
+    metavar="KIND",
+    shell_complete=kinds,
+    help="The tokenizer of a checkpoint that records none.",
 )
 def main(
     model_name: str,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt.commands import SEED, Command, base_dir, clean, fallback, model_name
+from gpt.commands import SEED, Command, base_dir, clean, fallback, kinds, model_name, models
 
 if TYPE_CHECKING:
     from gpt.config import GPTConfig
@@ -57,10 +57,14 @@ def _config_options(command: Any) -> Any:
 @click.option(
     "--tokenization",
     metavar="KIND",
+    shell_complete=kinds,
     help="char, gpt2 or a plugin's; a new model's default is char, an old one keeps its own.",
 )
 @click.option(
-    "--init_from_model", metavar="NAME", help="Begin with the weights of this model in base_dir."
+    "--init_from_model",
+    metavar="NAME",
+    shell_complete=models,
+    help="Begin with the weights of this model in base_dir.",
 )
 @click.option(
     "--config_file",

@@ -482,7 +482,7 @@ def test_without_a_command_the_help_is_printed_and_the_exit_code_is_2(run: Run) 
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == run("--help").stdout
-    _refused(run("tran"), 2, "no such command 'tran' (see ")
+    _refused(run("tran"), 2, "there is no command 'tran'; did you mean 'train'? (see ")
 
 
 def test_warnings_in_the_log_of_the_store_are_warning_lines(train: Run, shell: Any) -> None:
