@@ -19,12 +19,12 @@ from ckptstore.errors import (
     UnsafeError,
     UnsupportedError,
 )
-from ckptstore.manifest import TensorInfo
 
 if TYPE_CHECKING:
     from ckptstore.checkpoint import Checkpoint
     from ckptstore.differences import diff
     from ckptstore.hookspecs import hookimpl
+    from ckptstore.manifest import TensorInfo
     from ckptstore.opening import open
     from ckptstore.store import Keep, Store, save
     from ckptstore.transfer import convert, sync, sync_steps
@@ -58,6 +58,7 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "Keep": "store",
     "Store": "store",
+    "TensorInfo": "manifest",
     "convert": "transfer",
     "diff": "differences",
     "hookimpl": "hookspecs",

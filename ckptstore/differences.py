@@ -96,6 +96,7 @@ def diff(
     *,
     statistics: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    after_options: Mapping[str, Any] | None = None,
     progress: OnProgress | None = None,
 ) -> Difference:
     """Return what differs between two checkpoints, of any formats and storages.
@@ -108,13 +109,15 @@ def diff(
         before, after: paths or URLs.
         statistics: also tell how far the changed tensors are apart, which reads these.
         storage_options: what fsspec's filesystem takes, for both.
+        after_options: the same for the second alone, instead of those.
         progress: called with `Progress` events where weights are read.
 
     Raises:
         NotFoundError, CorruptionError, UnsafeError, StorageError: as `open`.
     """
     one = open(before, storage_options=storage_options)
-    two = open(after, storage_options=storage_options)
+    own = storage_options if after_options is None else after_options
+    two = open(after, storage_options=own)
     tensors: dict[str, tuple[TensorChange, ...]] = {}
     alike: dict[str, int] = {}
     unsure: dict[str, tuple[str, ...]] = {}

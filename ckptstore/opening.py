@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,8 @@ from ckptstore.manifest import MANIFEST
 from ckptstore.storage.base import Listing, Storage
 
 __all__ = ["Location", "open", "open_place", "open_state"]
+
+log = logging.getLogger(__name__)
 
 Location = str | os.PathLike[str]
 
@@ -163,7 +166,10 @@ def _read(files: Files, step: int | None, *, location: str | None = None) -> Che
         raise NotFoundError(
             f"no checkpoint at step {step} in {files.location}; it holds step {reader.step}"
         )
-    return Checkpoint(files, format, reader, location=location)
+    checkpoint = Checkpoint(files, format, reader, location=location)
+    called = files.manifest.called if files.manifest is not None else "plain files"
+    log.info("opened %s: %s, format %s", checkpoint.location, called, format.name)
+    return checkpoint
 
 
 def _format_of(files: Files) -> Format:

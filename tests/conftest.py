@@ -61,13 +61,14 @@ def _interrupts_are_heard() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_configuration_of_the_user() -> Iterator[None]:
-    """Take AWS and fsspec variables out of the environment, for subprocesses too."""
+    """Take what AWS, fsspec and the command line read out of it, for subprocesses too."""
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
             if name.startswith(("AWS_", "FSSPEC_", "CKPTSTORE_")):
                 patch.delenv(name)
         for name, value in NO_CONFIGURATION.items():
             patch.setenv(name, value)
+        patch.setenv("CKPTSTORE_CONFIG", os.devnull)
         yield
 
 

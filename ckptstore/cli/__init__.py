@@ -16,18 +16,29 @@ import click
 
 import ckptstore
 from ckptstore.cli.group import LazyGroup
-from ckptstore.cli.messages import messages
-from ckptstore.cli.options import talk
+from ckptstore.cli.talking import talk
 
 __all__ = ["main"]
 
-_COMMANDS = ("convert", "diff", "doctor", "inspect", "ls", "plugins", "rm", "sync", "verify")
+# What each command's own help says first: the help of them all imports none of them.
+_COMMANDS = {
+    "completion": "Print the script that completes commands in a shell.",
+    "convert": "Convert SOURCE to the bundle, or to another format.",
+    "diff": "Show what differs between two checkpoints.",
+    "doctor": "Say what needs mending, and mend it where asked to.",
+    "inspect": "Show what a checkpoint holds, without reading its weights.",
+    "ls": "List the states of a location.",
+    "plugins": "List the plugins, what they add, and what failed.",
+    "rm": "Delete the checkpoint at LOCATION, or one step of it.",
+    "sync": "Make DESTINATION hold the newest state of SOURCE.",
+    "verify": "Prove every byte of a checkpoint against its manifest.",
+}
 
 
 @click.group(
     cls=LazyGroup,
     commands_in=__name__,
-    command_names=_COMMANDS,
+    commands=_COMMANDS,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 damaged, 5 unsafe content "
@@ -42,6 +53,8 @@ def main(context: click.Context) -> None:
     A LOCATION is a folder, one legacy .pt file, or any fsspec URL such as
     s3://bucket/dante. Credentials come from the usual AWS and FSSPEC variables.
     """
+    from ckptstore.cli.messages import messages
+
     context.with_resource(messages(context))
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)

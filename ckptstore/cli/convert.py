@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ckptstore.cli import options
+from ckptstore.cli import completing, options
+from ckptstore.cli.configured import StorageOptions
 from ckptstore.cli.group import error_line
 from ckptstore.cli.messages import say
 from ckptstore.cli.moved import moved_line, proof_lines
@@ -25,17 +26,24 @@ _ENDINGS = (".pt", ".pth")
 
 
 @click.command("convert")
-@click.argument("source", required=False)
-@click.argument("destination", required=False)
+@options.location("source", required=False)
+@options.location("destination", required=False)
 @click.option(
     "--to",
     "format_name",
     metavar="FORMAT",
     default="bundle",
     show_default=True,
+    shell_complete=completing.formats,
     help="The format to write; 'ckptstore plugins' lists them.",
 )
-@click.option("--all", "folder", metavar="FOLDER", help="Convert each legacy checkpoint below.")
+@click.option(
+    "--all",
+    "folder",
+    metavar="FOLDER",
+    shell_complete=completing.locations,
+    help="Convert each legacy checkpoint below.",
+)
 @click.option(
     "--no-optimizer", is_flag=True, help="Model, config and tokenizer only: for inference."
 )
@@ -64,7 +72,7 @@ def command(
     dry_run: bool,
     overwrite: bool,
     report: bool,
-    storage_options: dict[str, Any] | None,
+    storage_options: StorageOptions,
 ) -> None:
     """Convert SOURCE to the bundle, or to another format.
 
@@ -89,7 +97,8 @@ def command(
                 overwrite=overwrite,
                 fallback=fallback,
                 dry_run=dry_run,
-                storage_options=storage_options,
+                storage_options=storage_options.of(source),
+                destination_options=storage_options.of(destination or source),
                 progress=bar,
             )
         if report:
@@ -106,15 +115,15 @@ def command(
 def _convert_all(
     folder: str,
     convert: Callable[[str, str | None], None],
-    storage_options: dict[str, Any] | None,
+    storage_options: StorageOptions,
 ) -> int:
     """Convert every legacy checkpoint below, going on after a failure; return the worst code."""
     from ckptstore.cli.folders import all_below
 
     worst, found = 0, 0
-    for place in all_below(folder, storage_options):
+    for place in all_below(folder, storage_options.of(folder)):
         try:
-            source, left = _legacy_in(place, storage_options)
+            source, left = _legacy_in(place, storage_options.of(place))
             if source is None:
                 continue
             convert(source, None)
@@ -125,7 +134,7 @@ def _convert_all(
             click.echo(f"error: {error_line(error)}", err=True)
         found += 1
     if not found:
-        _check_there(folder, storage_options)
+        _check_there(folder, storage_options.of(folder))
         say(f"{folder}: there is no legacy checkpoint to convert")
     return worst
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ckptstore.cli import options, screen
+from ckptstore.cli.configured import StorageOptions
+from ckptstore.cli.near import matching, none_like
 from ckptstore.cli.progress import Bar
 from ckptstore.cli.screen import clean, number, plural, shape_text, short, table, value_text, width
 
@@ -25,8 +26,8 @@ _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 
 
 @click.command("diff")
-@click.argument("before")
-@click.argument("after")
+@options.location("before")
+@options.location("after")
 @options.json_output
 @options.tensors
 @click.option(
@@ -46,7 +47,7 @@ def command(
     pattern: str | None,
     stats: bool,
     exit_code: bool,
-    storage_options: dict[str, Any] | None,
+    storage_options: StorageOptions,
 ) -> None:
     """Show what differs between two checkpoints.
 
@@ -58,7 +59,12 @@ def command(
 
     with Bar() as bar:
         found = ckptstore.diff(
-            before, after, statistics=stats, storage_options=storage_options, progress=bar
+            before,
+            after,
+            statistics=stats,
+            storage_options=storage_options.of(before),
+            after_options=storage_options.of(after),
+            progress=bar,
         )
     if as_json:
         screen.print_json(_document(found))
@@ -101,7 +107,10 @@ def _part(found: Difference, part: str, pattern: str | None) -> Iterator[str]:
     if unsure:
         said.append(f"{len(unsure):,} without checksums")
     yield from ("", click.style(f"tensors of the {clean(part)}", bold=True))
-    chosen = [change for change in changes if fnmatchcase(change.name, pattern or "*")]
+    named = {change.name: change for change in changes}
+    chosen = list(matching(named, pattern or "*").values())
+    if changes and not chosen:
+        yield f"  {clean(none_like(pattern or '', named, 'tensor that changed'))}"
     shown = chosen if pattern else chosen[:_MOST_TENSORS]
     yield from table([_tensor_row(change) for change in shown], style={0: _sign})
     if len(shown) < len(chosen):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ckptstore.cli import options, screen
+from ckptstore.cli.configured import StorageOptions
 
 if TYPE_CHECKING:
     from ckptstore.examining import Examination, Measured
@@ -23,7 +24,7 @@ _COLOURS = {"mended": "green", "mendable": "yellow", "open": "red"}
 
 
 @click.command("doctor")
-@click.argument("location")
+@options.location()
 @click.option("--fix", is_flag=True, help="Do what is found to be needed.")
 @click.option("--adopt", is_flag=True, help="Commit the .pt files that somebody put in place.")
 @click.option("--restore", is_flag=True, help="Put the committed files back in their place.")
@@ -40,7 +41,7 @@ def command(
     restore: bool,
     speed: bool,
     as_json: bool,
-    storage_options: dict[str, Any] | None,
+    storage_options: StorageOptions,
 ) -> None:
     """Say what needs mending, and mend it where asked to.
 
@@ -65,7 +66,7 @@ def command(
         adopt=adopt,
         restore=restore,
         speed=speed,
-        storage_options=storage_options,
+        storage_options=storage_options.of(location),
     )
     if as_json:
         screen.print_json(_document(found))

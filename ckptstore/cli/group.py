@@ -1,5 +1,8 @@
 """The group of commands: each is imported when it is asked for, and errors are mapped here.
 
+Help and completion of the commands' names import none of them, and nothing else that click does
+not need: what this module takes from elsewhere it imports where it needs it.
+
 | what was raised            | stderr                      | exit code         |
 |----------------------------|-----------------------------|-------------------|
 | a `CkptstoreError`         | ``error: <message>``        | its ``exit_code`` |
@@ -12,19 +15,20 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import importlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from ckptstore.cli.screen import clean
 from ckptstore.errors import CkptstoreError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["LazyGroup", "error_line"]
 
@@ -49,35 +53,58 @@ class LazyGroup(click.Group):
 
     Args:
         commands_in: the package that holds a module for each command.
-        command_names: the commands; module ``x`` holds the command as ``command``.
+        commands: their names, and what the help of the group says of each; module ``x`` holds
+            the command ``x`` as ``command``.
     """
 
     def __init__(
-        self, *, commands_in: str = "", command_names: Sequence[str] = (), **attributes: Any
+        self,
+        *,
+        commands_in: str = "",
+        commands: Mapping[str, str] | None = None,
+        **attributes: Any,
     ) -> None:
         super().__init__(**attributes)
         self._package = commands_in
-        self._names = tuple(command_names)
+        self._lines = dict(sorted((commands or {}).items()))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands, sorted."""
-        return sorted(self._names)
+        return list(self._lines)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command by name; None where there is none."""
-        if cmd_name not in self._names:
+        if cmd_name not in self._lines:
             return None
         command: click.Command = importlib.import_module(f"{self._package}.{cmd_name}").command
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, and import none of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._lines.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the name of a command or an option, and import no command."""
+        from click.shell_completion import CompletionItem
+
+        names = [
+            CompletionItem(name, help=line)
+            for name, line in self._lines.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that the arguments name, or suggest the nearest."""
         name = args[0]
-        if name not in self._names and not name.startswith("-") and not ctx.resilient_parsing:
-            near = difflib.get_close_matches(name, self._names, n=1)
-            there = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self._names)}"
+        if name not in self._lines and not name.startswith("-") and not ctx.resilient_parsing:
+            import difflib
+
+            near = difflib.get_close_matches(name, self._lines, n=1)
+            there = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self._lines)}"
             raise click.UsageError(f"there is no command {name!r}; {there}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -88,9 +115,8 @@ class LazyGroup(click.Group):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
-        """Parse the group's own options, without colours where NO_COLOR asks for that."""
-        if os.environ.get("NO_COLOR"):
-            extra.setdefault("color", False)
+        """Parse the group's own options; colours are as the environment asks for them."""
+        extra.setdefault("color", _coloured())
         with _mapped():
             return super().make_context(info_name, args, parent, **extra)
 
@@ -102,12 +128,23 @@ class LazyGroup(click.Group):
 
 def error_line(error: BaseException) -> str:
     """Return an error of ours, or of the operating system, as one line without a prefix."""
+    from ckptstore.cli.screen import clean
+
     if isinstance(error, OSError) and not isinstance(error, CkptstoreError) and error.filename:
         return clean(f"{error.filename}: {error.strerror}")
     lines = str(error).splitlines()
     said = clean("; ".join(line.strip() for line in lines if line.strip())) or repr(error)
     # What was typed in a wrong place, such as a location for the name of a format, comes back.
     return _discreet(said, queries_too=False)
+
+
+def _coloured() -> bool | None:
+    """Return whether there are colours; None: on terminals only."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return False if os.environ.get("TERM") == "dumb" else None
 
 
 @contextmanager
@@ -127,8 +164,15 @@ def _mapped() -> Iterator[None]:
 
 
 def _usage_line(error: click.UsageError) -> str:
+    from ckptstore.cli.screen import clean
+
     message = error.format_message().rstrip(".")
+    near = getattr(error, "possibilities", None)
+    if near:  # click's own wording of it has a full stop and brackets of its own
+        those = " or ".join(map(repr, sorted(near)))
+        message = f"{error.message.rstrip('.')}; did you mean {those}?"
     help_of = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+    message = re.sub(r"\s*\n\s*", " ", message)
     return clean(f"{_discreet(message[:1].lower() + message[1:])}{help_of}")
 
 

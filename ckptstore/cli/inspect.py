@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
-
 import click
 
 from ckptstore.cli import options, screen
+from ckptstore.cli.configured import StorageOptions
 from ckptstore.cli.inspected import document, lines
+from ckptstore.cli.near import matching, none_like
 from ckptstore.cli.progress import Bar
-
-if TYPE_CHECKING:
-    from ckptstore.manifest import TensorInfo
 
 __all__ = ["command"]
 
 
 @click.command("inspect")
-@click.argument("location", required=False)
+@options.location(required=False)
 @options.json_output
 @options.tensors
 @click.option(
@@ -41,7 +36,7 @@ def command(
     stats: bool,
     step: int | None,
     fallback: bool,
-    storage_options: dict[str, Any] | None,
+    storage_options: StorageOptions,
 ) -> None:
     """Show what a checkpoint holds, without reading its weights.
 
@@ -59,11 +54,12 @@ def command(
         raise click.UsageError("missing argument 'LOCATION'", context)
     options.no_step_and_fallback(context, step, fallback)
     checkpoint = ckptstore.open(
-        location, step=step, fallback=fallback, storage_options=storage_options
+        location, step=step, fallback=fallback, storage_options=storage_options.of(location)
     )
-    chosen = matching(checkpoint.tensors(), pattern or "*") if pattern or stats else {}
+    tensors = checkpoint.tensors() if pattern or stats else {}
+    chosen = matching(tensors, pattern or "*")
     if pattern and not chosen:
-        raise click.UsageError(f"no tensor is called like {pattern!r}", context)
+        raise click.UsageError(none_like(pattern, tensors), context)
     with Bar() as bar:
         measured = checkpoint.statistics(chosen, progress=bar) if stats else {}
     steps = history.steps_of(checkpoint)
@@ -72,8 +68,3 @@ def command(
     else:
         for line in lines(checkpoint, chosen, measured, steps):
             click.echo(line)
-
-
-def matching(tensors: Mapping[str, TensorInfo], pattern: str) -> dict[str, TensorInfo]:
-    """Return the tensors whose names match a pattern of the shell's kind."""
-    return {name: info for name, info in tensors.items() if fnmatchcase(name, pattern)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ckptstore.cli import options, screen
+from ckptstore.cli.configured import StorageOptions
 from ckptstore.cli.group import error_line
 from ckptstore.cli.messages import is_quiet
 from ckptstore.errors import NotFoundError
@@ -25,7 +26,7 @@ _MOST_METRICS = 6
 
 
 @click.command("ls")
-@click.argument("location")
+@options.location()
 @click.option(
     "--last",
     type=click.IntRange(min=1),
@@ -46,7 +47,7 @@ def command(
     last: int | None,
     only_steps: bool,
     as_json: bool,
-    storage_options: dict[str, Any] | None,
+    storage_options: StorageOptions,
 ) -> None:
     """List the states of a location.
 
@@ -56,8 +57,9 @@ def command(
     """
     from ckptstore import history
 
+    own = storage_options.of(location)
     if only_steps:
-        numbers = history.step_numbers(location, storage_options=storage_options)[-(last or 0) :]
+        numbers = history.step_numbers(location, storage_options=own)[-(last or 0) :]
         if as_json:
             screen.print_json(numbers)
         else:
@@ -65,12 +67,10 @@ def command(
         return
     with _Counter() as counter:
         try:
-            rows = history.states(
-                location, last=last, storage_options=storage_options, counted=counter
-            )
+            rows = history.states(location, last=last, storage_options=own, counted=counter)
             below = False
         except NotFoundError:
-            rows, below = _below(location, storage_options, counter), True
+            rows, below = _below(location, own, counter), True
             if not rows:
                 raise
     if as_json:
@@ -80,9 +80,7 @@ def command(
             click.echo(line)
 
 
-def _below(
-    location: str, storage_options: dict[str, Any] | None, counter: _Counter
-) -> tuple[State, ...]:
+def _below(location: str, storage_options: dict[str, Any], counter: _Counter) -> tuple[State, ...]:
     from ckptstore import history
     from ckptstore.cli.folders import directly_below
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from ckptstore.cli.messages import be_quiet, be_verbose
+from ckptstore.cli import completing
+from ckptstore.cli.configured import StorageOptions, option_value
+from ckptstore.cli.talking import talk
 
 __all__ = [
     "dry_run",
     "fallback",
     "json_output",
+    "location",
     "no_step_and_fallback",
     "step",
     "storage",
@@ -23,11 +25,9 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_ALWAYS_TEXT = frozenset({"key", "secret", "token", "username", "password"})
-
 
 def storage(command: F) -> F:
-    """Add ``--storage-option KEY=VALUE``, as the argument ``storage_options``: a dict or None."""
+    """Add ``--storage-option KEY=VALUE``, as the argument ``storage_options``."""
     option = click.option(
         "--storage-option",
         "storage_options",
@@ -41,31 +41,19 @@ def storage(command: F) -> F:
     return option(command)
 
 
-def talk(command: F) -> F:
-    """Add ``--verbose`` and ``--quiet``; they reach `ckptstore.cli.messages` by themselves."""
-    verbose = click.option(
-        "-v",
-        "--verbose",
-        count=True,
-        expose_value=False,
-        callback=lambda context, _, count: be_verbose(context, count) if count else None,
-        help="Say on stderr what is being done; twice for every detail.",
-    )
-    quiet = click.option(
-        "-q",
-        "--quiet",
-        is_flag=True,
-        expose_value=False,
-        callback=lambda context, _, asked: be_quiet(context) if asked else None,
-        help="No progress, no warnings, no closing line.",
-    )
-    return verbose(quiet(command))
+def location(name: str = "location", *, required: bool = True) -> Callable[[F], F]:
+    """Add an argument that is a location; the shell completes paths."""
+    return click.argument(name, required=required, shell_complete=completing.locations)
 
 
 json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 step = click.option(
-    "--step", type=click.IntRange(min=0), metavar="N", help="A step; the newest where left out."
+    "--step",
+    type=click.IntRange(min=0),
+    metavar="N",
+    shell_complete=completing.steps,
+    help="A step; the newest where left out.",
 )
 
 fallback = click.option(
@@ -86,6 +74,7 @@ def tensors(command: F) -> F:
         is_flag=False,
         flag_value="*",
         metavar="[GLOB]",
+        shell_complete=completing.locations,  # ``--tensors LOCATION`` is understood, too.
         help="List the tensors, or those whose names match, such as '*.weight'.",
     )
     return option(command)
@@ -99,7 +88,7 @@ def no_step_and_fallback(context: click.Context, step: int | None, fallback: boo
 
 def _parse_storage_options(
     context: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]
-) -> dict[str, Any] | None:
+) -> StorageOptions:
     options: dict[str, Any] = {}
     for position, pair in enumerate(pairs, start=1):
         key, equals, value = pair.partition("=")
@@ -108,12 +97,5 @@ def _parse_storage_options(
             raise click.UsageError(f"--storage-option number {position} is not KEY=VALUE", context)
         if key in options:
             raise click.UsageError(f"--storage-option {key} is given twice", context)
-        options[key] = value if key in _ALWAYS_TEXT else _json_or_text(value)
-    return options or None
-
-
-def _json_or_text(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
+        options[key] = option_value(key, value)
+    return StorageOptions(options)

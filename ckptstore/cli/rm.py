@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
-from ckptstore.cli import options
+from ckptstore.cli import completing, options
+from ckptstore.cli.configured import StorageOptions
 from ckptstore.cli.messages import say
 from ckptstore.cli.screen import clean
 
@@ -17,8 +17,14 @@ _DECLINED = 1
 
 
 @click.command("rm")
-@click.argument("location")
-@click.option("--step", type=click.IntRange(min=0), metavar="N", help="Delete this step only.")
+@options.location()
+@click.option(
+    "--step",
+    type=click.IntRange(min=0),
+    metavar="N",
+    shell_complete=completing.steps,
+    help="Delete this step only.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.storage
 @options.talk
@@ -28,7 +34,7 @@ def command(
     location: str,
     step: int | None,
     yes: bool,
-    storage_options: dict[str, Any] | None,
+    storage_options: StorageOptions,
 ) -> None:
     """Delete the checkpoint at LOCATION, or one step of it.
 
@@ -37,7 +43,7 @@ def command(
     """
     import ckptstore
 
-    store = ckptstore.Store(location, storage_options=storage_options)
+    store = ckptstore.Store(location, storage_options=storage_options.of(location))
     if not yes:
         doomed = store.remove(step, dry_run=True)
         for name in doomed:

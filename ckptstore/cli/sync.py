@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ckptstore.cli import options
+from ckptstore.cli.configured import StorageOptions
 from ckptstore.cli.messages import say
 from ckptstore.cli.moved import moved_line
 from ckptstore.cli.progress import Bar
@@ -20,8 +21,8 @@ _DECLINED = 1
 
 
 @click.command("sync")
-@click.argument("source")
-@click.argument("destination")
+@options.location("source")
+@options.location("destination")
 @click.option(
     "--no-optimizer", is_flag=True, help="Leave the optimizer behind: a copy for inference."
 )
@@ -58,7 +59,7 @@ def command(
     yes: bool,
     fallback: bool,
     dry_run: bool,
-    storage_options: dict[str, Any] | None,
+    storage_options: StorageOptions,
 ) -> None:
     """Make DESTINATION hold the newest state of SOURCE.
 
@@ -83,7 +84,8 @@ def command(
             "optimizer": not no_optimizer,
             "prove": prove,
             "dry_run": dry_run,
-            "storage_options": storage_options,
+            "storage_options": storage_options.of(source),
+            "destination_options": storage_options.of(destination),
             "progress": bar,
         }
         if history:
@@ -124,12 +126,13 @@ class _Extra:
         source: str,
         destination: str,
         last: int | None,
-        storage_options: dict[str, Any] | None,
+        storage_options: StorageOptions,
     ) -> None:
         import ckptstore
 
-        wanted = ckptstore.Store(source, storage_options=storage_options).steps()
-        self._store = ckptstore.Store(destination, storage_options=storage_options)
+        wanted = ckptstore.Store(source, storage_options=storage_options.of(source)).steps()
+        own = storage_options.of(destination)
+        self._store = ckptstore.Store(destination, storage_options=own)
         kept = {*wanted} if last is None else {*wanted[-last:]}
         self.steps = [step for step in self._store.steps() if step not in kept] if kept else []
         self._destination = destination

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ckptstore.cli import options, proving, screen
+from ckptstore.cli.configured import StorageOptions
 from ckptstore.cli.progress import Bar
 from ckptstore.errors import CorruptionError
 
@@ -41,7 +42,7 @@ def _share(context: click.Context, option: click.Parameter, value: str | None) -
 
 
 @click.command("verify")
-@click.argument("location")
+@options.location()
 @options.json_output
 @click.option(
     "--sample",
@@ -65,7 +66,7 @@ def command(
     seed: int | None,
     step: int | None,
     every: bool,
-    storage_options: dict[str, Any] | None,
+    storage_options: StorageOptions,
 ) -> None:
     """Prove every byte of a checkpoint against its manifest.
 
@@ -80,9 +81,11 @@ def command(
     if every and step is not None:
         raise click.UsageError("--all and --step exclude each other", context)
     if every:
-        wrong = proving.prove_all(location, sample, seed, storage_options, as_json=as_json)
+        wrong = proving.prove_all(
+            location, sample, seed, storage_options.of(location), as_json=as_json
+        )
         context.exit(wrong)
-    checkpoint = ckptstore.open(location, step=step, storage_options=storage_options)
+    checkpoint = ckptstore.open(location, step=step, storage_options=storage_options.of(location))
     with Bar() as bar:
         report = checkpoint.verify(sample=sample, seed=seed, progress=bar)
     if as_json:

@@ -123,6 +123,7 @@ class Attempt(Writing):
         if not honoured:
             self._settle(None)
         self._check_whole(data, self._take_back)
+        log.info("committed %s of %s", self._manifest.called, self._storage.location)
         return self.state
 
     def replace(self, existing: Committed) -> Committed:
@@ -162,6 +163,7 @@ class Attempt(Writing):
         self._check_whole(
             data, lambda found: self._storage.swap(self._manifest_name, found, expected)
         )
+        log.info("replaced %s of %s", self._manifest.called, self._storage.location)
         return self.state
 
     def abandon(self) -> None:

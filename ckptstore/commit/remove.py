@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from contextlib import suppress
 
@@ -32,6 +33,8 @@ __all__ = [
     "remove_step",
 ]
 
+log = logging.getLogger(__name__)
+
 
 def remove_state(storage: Storage, state: Committed, *, durable: bool = True) -> bool:
     """Remove a committed state; return False where it was gone or another's already.
@@ -55,6 +58,7 @@ def remove_state(storage: Storage, state: Committed, *, durable: bool = True) ->
         own = state.manifest.write_id in path
         if own or (path in after and before.get(path) == after[path]):
             storage.delete(state.path(path))
+    log.info("removed %s of %s", state.manifest.called, storage.location)
     return True
 
 

@@ -156,6 +156,7 @@ class Writing(NewFiles):
 
     def _put(self, name: str, entry: FileEntry, incoming: Incoming | None = None) -> None:
         """Take a file just written into the manifest, with what its own bytes say is in it."""
+        log.debug("wrote %s in %s", self.state.path(entry.path), self._storage.location)
         entry = replace(entry, tensors=None, structure=None)
         self._add(files={name: entry})
         try:
@@ -226,6 +227,7 @@ class Writing(NewFiles):
         self._written.append(path)
         with late_if_removed(self._storage, self._manifest, path):
             self._storage.copy(source, self.state.path(path), durable=self._durable)
+        log.debug("took %s for %s in %s", source, name, self._storage.location)
         self._add(files={name: replace(entry, path=path)})
 
     def expect(self, name: str, entry: FileEntry) -> None:

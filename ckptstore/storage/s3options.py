@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from ckptstore.storage.shown import secrets_in
 
-__all__ = ["AWS", "attempts", "named", "prepared", "public", "secrets_of"]
+__all__ = ["AWS", "attempts", "named", "option_names", "prepared", "public", "secrets_of"]
 
 AWS = "https://s3.amazonaws.com"
 
@@ -22,6 +22,21 @@ _SETTINGS = {
 _SECRET_VARIABLES = frozenset(
     ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 )
+
+
+def option_names() -> frozenset[str]:
+    """Return the names of the options that s3fs takes, and botocore's session behind it."""
+    import inspect
+
+    try:
+        from botocore.session import Session
+        from fsspec.dircache import DirCache
+        from s3fs import S3FileSystem
+    except ImportError:
+        return frozenset()  # Whoever connects says so.
+    takers = [S3FileSystem, *S3FileSystem.__mro__[1:-1], DirCache, Session]
+    taken = {name for taker in takers for name in inspect.signature(taker.__init__).parameters}
+    return frozenset(taken - {"self", "args", "kwargs"} | {"skip_instance_cache"})
 
 
 def prepared(options: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:

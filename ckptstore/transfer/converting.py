@@ -39,6 +39,7 @@ def convert(
     fallback: bool = False,
     dry_run: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    destination_options: Mapping[str, Any] | None = None,
     progress: OnProgress | None = None,
 ) -> Transfer:
     """Write a checkpoint of any format as another, by default beside the old file.
@@ -60,6 +61,7 @@ def convert(
             sound; see `ckptstore.open`.
         dry_run: only say what would be done.
         storage_options: what fsspec's filesystem takes, for both sides.
+        destination_options: the same for the destination alone, instead of those.
         progress: called with `Progress` events.
 
     Raises:
@@ -74,13 +76,14 @@ def convert(
     if not target.writable:
         raise UnsupportedError(f"the format {format!r} can be read, not written")
     origin = open(source, fallback=fallback, storage_options=storage_options)
+    own = storage_options if destination_options is None else destination_options
     name = None
     if target.one_file is not None:
-        place, name = onefile.place_of(source, destination, target.one_file, storage_options)
+        place, name = onefile.place_of(source, destination, target.one_file, own)
     elif destination is None:
         place, _ = storage.locate(source, storage_options)
     else:
-        place = storage.connect(destination, storage_options)
+        place = storage.connect(destination, own)
     here = place.location == origin.source.location
     if (
         optimizer

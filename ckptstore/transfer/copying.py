@@ -47,6 +47,7 @@ def sync(
     prove: bool = False,
     dry_run: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    destination_options: Mapping[str, Any] | None = None,
     progress: OnProgress | None = None,
 ) -> Transfer:
     """Copy one state of a checkpoint to another location, what differs, and commit it there.
@@ -65,13 +66,15 @@ def sync(
         prove: read what the destination has already too, and copy again what is damaged.
         dry_run: only say what would be done.
         storage_options: what fsspec's filesystem takes, for both sides.
+        destination_options: the same for the destination alone, instead of those.
         progress: called with `Progress` events.
 
     Raises:
         UnsupportedError: the source is no folder of files; convert it.
         NotFoundError, CorruptionError, ConflictError, StorageError: of either side.
     """
-    place = storage.connect(destination, storage_options)
+    own = storage_options if destination_options is None else destination_options
+    place = storage.connect(destination, own)
     for start in itertools.count(1):
         origin = open(source, fallback=fallback, storage_options=storage_options)
         try:
@@ -94,6 +97,7 @@ def sync_steps(
     prove: bool = False,
     dry_run: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    destination_options: Mapping[str, Any] | None = None,
     progress: OnProgress | None = None,
 ) -> Iterator[Transfer]:
     """Copy the steps of a history to another history, one after the other.
@@ -106,7 +110,7 @@ def sync_steps(
         source: path or URL of a history.
         destination: path or URL of a history, or where one is to be.
         last: how many of the highest steps; all by default.
-        optimizer, prove, dry_run, storage_options, progress: as in `sync`.
+        optimizer, prove, dry_run, storage_options, destination_options, progress: as in `sync`.
 
     Yields:
         What was done with each step, as soon as it is committed.
@@ -116,7 +120,8 @@ def sync_steps(
         ConflictError: the destination holds a single checkpoint, or a step with other content.
         CorruptionError, UnsafeError, StorageError: of either side.
     """
-    place = storage.connect(destination, storage_options)
+    own = storage_options if destination_options is None else destination_options
+    place = storage.connect(destination, own)
     there = steps(storage.connect(source, storage_options))
     if not there:
         raise NotFoundError(

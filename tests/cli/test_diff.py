@@ -66,6 +66,14 @@ def test_equal_checkpoints_differ_in_nothing(run, tmp_path, pair):
     assert result.stdout.endswith("nothing differs\n")
 
 
+def test_a_pattern_of_no_tensor_that_changed_names_a_near_one(run, pair):
+    shown = sections(run("diff", *pair, "--tensors", "*.wieght").stdout)["tensors of the model"]
+
+    assert shown[0] == (
+        "  no tensor that changed is called like '*.wieght'; did you mean '*.weight'?"
+    )
+
+
 def test_it_exits_with_1_where_it_is_asked_to(run, pair):
     assert run("diff", *pair, "--exit-code").exit_code == 1
 

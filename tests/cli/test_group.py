@@ -14,7 +14,10 @@ from click.testing import CliRunner
 from ckptstore.cli import main
 from ckptstore.cli.group import LazyGroup
 
-COMMANDS = ("convert", "diff", "doctor", "inspect", "ls", "plugins", "rm", "sync", "verify")
+COMMANDS = (
+    *("completion", "convert", "diff", "doctor", "inspect", "ls", "plugins", "rm", "sync"),
+    "verify",
+)
 HEAVY = ("torch", "fsspec", "s3fs", "tiktoken", "numpy", "botocore")
 
 
@@ -44,7 +47,7 @@ def failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LazyGroup:
         "def command(what):\n    raise eval(what)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    return LazyGroup(name="group", commands_in="failing_commands", command_names=("fail",))
+    return LazyGroup(name="group", commands_in="failing_commands", commands={"fail": "Fail."})
 
 
 def test_every_command_is_there() -> None:
@@ -66,8 +69,48 @@ def test_every_command_and_every_option_has_help(name: str) -> None:
     assert help_text.startswith("Usage:")
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_first(name: str) -> None:
+    context = click.Context(main)
+    command = main.get_command(context, name)
+
+    assert command is not None
+    listed = CliRunner().invoke(main, ["--help"]).stdout
+    assert f"  {name.ljust(10)}  {command.get_short_help_str(80)}\n" in listed
+
+
 def test_help_imports_nothing_heavy() -> None:
     assert imported("--help") == set()
+    assert imported("--version") == set()
+
+
+def test_help_imports_of_ours_only_the_group_and_looks_for_no_plugin() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "ckptstore", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {name for name in modules if name.startswith("ckptstore")} == {
+        "ckptstore",
+        "ckptstore.cli",
+        "ckptstore.cli.group",
+        "ckptstore.cli.talking",
+        "ckptstore.errors",
+    }
+    assert modules.isdisjoint({"importlib.metadata", "json", "logging", "dataclasses", "pluggy"})
+
+
+def test_help_is_shown_though_a_command_cannot_be_imported() -> None:
+    group = LazyGroup(name="group", commands_in="no_such_package", commands={"one": "Do."})
+
+    result = CliRunner().invoke(group, ["--help"])
+
+    assert result.exit_code == 0
+    assert "  one  Do.\n" in result.stdout
 
 
 def test_inspect_of_a_local_bundle_imports_no_torch_no_s3fs_and_no_tiktoken(dante: Path) -> None:
@@ -105,7 +148,7 @@ def test_an_unknown_command_lists_those_that_there_are() -> None:
     result = CliRunner().invoke(main, ["zzz"])
 
     assert result.exit_code == 2
-    assert "there are convert, diff, doctor, inspect" in result.stderr
+    assert "there are completion, convert, diff, doctor, inspect" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -113,6 +156,7 @@ def test_an_unknown_command_lists_those_that_there_are() -> None:
     [
         (["inspect"], "missing argument 'LOCATION'"),
         (["--nonsense"], "no such option"),
+        (["inspect", "x", "--jso"], "no such option '--jso'; did you mean '--json'?"),
         (["inspect", "x", "--jsn"], "no such option"),
         (["inspect", "x", "--step", "-3"], "-3 is not in the range"),
         (["inspect", "x", "--storage-option", "sesame"], "number 1 is not KEY=VALUE"),

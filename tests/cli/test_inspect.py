@@ -351,9 +351,39 @@ def test_only_the_tensors_whose_names_match_are_listed(run: Run, dante: Path) ->
     shown = sections(run("inspect", dante, "--tensors", "*.bias").stdout)["tensors"]
 
     assert [line.split()[0] for line in shown] == ["head.bias", "2"]
-    refused = run("inspect", dante, "--tensors", "*.gain")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("*.gain", "; there are 'embedding.weight', 'head.bias' (see "),
+        ("*.wieght", "; did you mean '*.weight'? (see "),
+        ("embeding.*", "; did you mean 'embedding.*'? (see "),
+        ("haed.bias", "; did you mean 'head.bias'? (see "),
+        ("Head.*", "; did you mean 'head.*'? (see "),
+    ],
+)
+def test_a_pattern_that_matches_nothing_names_a_near_one_or_what_there_is(
+    run: Run, dante: Path, pattern: str, said: str
+) -> None:
+    refused = run("inspect", dante, "--tensors", pattern)
+
     assert refused.exit_code == 2
-    assert "no tensor is called like '*.gain'" in refused.stderr
+    assert f"no tensor is called like '{pattern}'{said}" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_of_many_tensors_some_are_named(run: Run, tmp_path: Path, save: Save) -> None:
+    import torch
+
+    save(tmp_path / "x", model={f"block.{n}": torch.ones(1) for n in range(9)})
+    save(tmp_path / "y", model={})
+
+    some = run("inspect", tmp_path / "x", "--tensors", "optimizer").stderr
+    none = run("inspect", tmp_path / "y", "--tensors", "optimizer").stderr
+
+    assert "; there are 'block.0', 'block.1', 'block.2' and 6 more (see " in some
+    assert "; there is none at all (see " in none
 
 
 def test_the_location_may_stand_behind_the_option(run: Run, dante: Path) -> None:

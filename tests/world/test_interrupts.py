@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
+import torch
 
 import ckptstore
 from ckptstore.testing import inject
@@ -120,3 +122,63 @@ def test_a_real_interrupt_ends_a_sync_to_a_server_that_stalls(bucket, proxy, tmp
 
     assert (process.returncode, output, errors) == (130, "", "interrupted\n")
     assert bucket.holds(1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "verify URL",
+        "verify URL --sample 50%",
+        "inspect URL --stats",
+        "diff URL LOCAL --stats",
+        "sync URL DESTINATION",
+        "sync --fallback URL DESTINATION",
+        "convert URL DESTINATION",
+        "convert --all URL",
+    ],
+)
+def test_a_real_interrupt_ends_a_command_that_reads_and_leaves_nothing(
+    bucket, proxy, tmp_path, words
+):
+    local, destination = tmp_path / "local", tmp_path / "destination"
+    ckptstore.save(local, model={"w": torch.zeros(3000)}, step=2)
+    url = bucket.url
+    if "--all" in words:
+        url = f"{bucket.url.rpartition('/')[0]}/old"
+        put_legacy(url, bucket.options, tmp_path)
+    places = {"URL": url, "LOCAL": local, "DESTINATION": destination}
+    command = [str(places.get(word, word)) for word in words.split()]
+    proxy.harm("GET", ".pt", "stall", times=None, after=1 if "--all" in words else 0)
+    environ = {
+        "AWS_ENDPOINT_URL": proxy.endpoint,
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "OMP_NUM_THREADS": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ckptstore", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environ},
+    )
+    with process:
+        while not proxy.count("GET", ".pt"):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        time.sleep(0.2)  # it is asked for; let the process begin to wait
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+
+    assert (process.returncode, output, errors) == (130, "", "interrupted\n")
+    assert [path for path in destination.rglob("*") if path.is_file()] == []
+    assert bucket.holds(1)
+
+
+def put_legacy(url, options, folder):
+    """Put one legacy file into a bucket."""
+    import fsspec
+
+    contents = {"model_state_dict": {"w": torch.ones(3000)}, "config": {}, "step": 1}
+    torch.save({**contents, "tokenizer": None, "optimizer_state_dict": None}, folder / "latest.pt")
+    fsspec.filesystem("s3", **options).put_file(str(folder / "latest.pt"), f"{url}/latest.pt")
