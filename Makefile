@@ -7,6 +7,7 @@
 #   make bench     save, load and stall against the machine's limits and peers, in 15 minutes
 #   make bench-quick   the same in two, with an eighth of the bytes and fewer peers
 #   make bench-sync    sync beside rclone and the AWS command line, in five minutes
+#   make docs      write docs/cli.md: what --help says, of every command
 #   make fuzz      hostile bytes for every reader, SECONDS=600 in all
 #   make faults    kill, stop, cut off and race real saves: 1,000 kills on disk, 200 on each server
 #   make clean     remove .venv and what tools left behind; checkpoints stay
@@ -21,7 +22,7 @@ PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STATED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types floors plugins bench bench-quick bench-sync fuzz faults clean
+.PHONY: help demo test lint types floors plugins docs bench bench-quick bench-sync fuzz faults clean
 
 help:
 	@sed -n 's/^#   \{0,1\}//p' Makefile
@@ -47,6 +48,9 @@ plugins: .venv/test
 	  echo "$(BIN)/python -m pytest $${folder}tests"; \
 	  $(BIN)/python -m pytest "$${folder}tests"; \
 	done
+
+docs: .venv/demo
+	$(BIN)/python -m tests.docs.cli --write
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks.checksums
