@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.speed import (
     cuda,
     disk,
+    helping,
     inspecting,
     loads,
     rclone,
@@ -26,6 +27,7 @@ ROWS: tuple[Row, ...] = (
     *stall.ROWS,
     *training.ROWS,
     *inspecting.ROWS,
+    *helping.ROWS,
     *cuda.ROWS,
 )
 
