@@ -122,7 +122,9 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
-        with _mapped():
+        from ckptstore.cli.interrupts import after_imports
+
+        with _mapped(), after_imports():
             return super().invoke(ctx)
 
 

@@ -400,9 +400,10 @@ class _FileReader(RangeReader):
             return os.preadv(self._descriptor, parts, start)
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        # An interrupt after the close must not have somebody else's file closed in its place.
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def __del__(self) -> None:
         self.close()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,46 @@ def test_quiet_leaves_errors_and_what_was_asked_for(run: Run, dante: Path, tmp_p
 
 def test_quiet_wins_over_verbose(run: Run, dante: Path, tmp_path: Path) -> None:
     assert run("-v", "sync", "-q", dante, tmp_path / "copy").output == ""
+
+
+# -- Ctrl-C in an import; tests/world has it everywhere else ----------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lasting", "presses", "ended"), [(1.0, 1, True), (60.0, 2, False)], ids=["one", "impatient"]
+)
+def test_an_interrupt_waits_for_the_end_of_an_import_and_a_second_does_not(
+    tmp_path: Path, lasting: float, presses: int, ended: bool
+) -> None:
+    (tmp_path / "slowly").mkdir()
+    (tmp_path / "slowly" / "__init__.py").touch()
+    (tmp_path / "slowly" / "go.py").write_text(
+        "import time\nfrom pathlib import Path\nimport click\n\n"
+        f"Path('began').touch()\ntime.sleep({lasting})\nPath('ended').touch()\n\n"
+        "@click.command()\ndef command():\n    time.sleep(60)\n"
+    )
+    program = (
+        "from ckptstore.cli.group import LazyGroup\n"
+        "LazyGroup(name='group', commands_in='slowly', commands={'go': 'Go.'})(['go'])"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+    ) as process:
+        while not (tmp_path / "began").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        for _ in range(presses):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        _, said = process.communicate(timeout=30)
+
+    assert (process.returncode, said) == (130, "interrupted\n")
+    assert (tmp_path / "ended").exists() is ended
 
 
 # -- a reader that leaves --------------------------------------------------------------------
