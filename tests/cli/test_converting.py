@@ -72,7 +72,7 @@ def test_convert_to_an_unknown_format_names_those_that_there_are(run: Run, legac
     result = run("convert", legacy, "--to", "bundel")
 
     assert result.exit_code == 1
-    assert "'bundle'" in result.stderr
+    assert result.stderr.rstrip().endswith("; did you mean 'bundle'?")
 
 
 def test_convert_all_goes_on_after_a_failure_and_exits_with_the_worst_code(
