@@ -7,7 +7,7 @@
 #   make bench     save, load and stall against the machine's limits and peers, in 15 minutes
 #   make bench-quick   the same in two, with an eighth of the bytes and fewer peers
 #   make bench-sync    sync beside rclone and the AWS command line, in five minutes
-#   make docs      write docs/cli.md: what --help says, of every command
+#   make docs      write docs/cli.md, what --help says, and the pictures in docs/screens
 #   make fuzz      hostile bytes for every reader, SECONDS=600 in all
 #   make faults    kill, stop, cut off and race real saves: 1,000 kills on disk, 200 on each server
 #   make clean     remove .venv and what tools left behind; checkpoints stay
@@ -49,8 +49,9 @@ plugins: .venv/test
 	  $(BIN)/python -m pytest "$${folder}tests"; \
 	done
 
-docs: .venv/demo
+docs: .venv/test
 	$(BIN)/python -m tests.docs.cli --write
+	$(BIN)/python -m tests.docs.screens
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks.checksums

@@ -107,6 +107,10 @@ def _part(found: Difference, part: str, pattern: str | None) -> Iterator[str]:
     if unsure:
         said.append(f"{len(unsure):,} without checksums")
     yield from ("", click.style(f"tensors of the {clean(part)}", bold=True))
+    only = _only_side(found, part)
+    if only and not pattern:
+        yield from table([(*only, plural(len(changes), "tensor"))], style={0: _sign})
+        return
     named = {change.name: change for change in changes}
     chosen = list(matching(named, pattern or "*").values())
     if changes and not chosen:
@@ -116,6 +120,16 @@ def _part(found: Difference, part: str, pattern: str | None) -> Iterator[str]:
     if len(shown) < len(chosen):
         yield f"  … and {len(chosen) - len(shown):,} more; --tensors lists all"
     yield f"  {', '.join(said)}"
+
+
+def _only_side(found: Difference, part: str) -> tuple[str, str] | None:
+    """Return the sign and the words for a part that one side alone has."""
+    kinds = {change.kind for change in found.tensors[part]}
+    if len(kinds) != 1 or found.alike[part] or found.unsure[part]:
+        return None
+    sides = {"removed": found.before, "added": found.after}
+    (kind,) = kinds
+    return (_SIGNS[kind], f"only in {clean(sides[kind])}") if kind in sides else None
 
 
 def _tensor_row(change: TensorChange) -> tuple[str, str, str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ckptstore.cli.screen import ago, clean, plural, when
+from ckptstore.cli.screen import ago, plural, when
 
 if TYPE_CHECKING:
     from ckptstore.checkpoint import Checkpoint
@@ -35,9 +35,7 @@ def rows(checkpoint: Checkpoint, steps: Steps | None) -> list[tuple[str, str]]:
     if checkpoint.generation is None or checkpoint.generation == 1:
         return []
     forerunners = checkpoint.generation - 1
-    told = [("generation", f"{checkpoint.generation}, after {plural(forerunners, 'forerunner')}")]
-    known = ", ".join(f"{clean(name)} {count}" for name, count in _known(checkpoint).items())
-    return [*told, ("remembered", f"digests of earlier files: {known}")] if known else told
+    return [("generation", f"{checkpoint.generation}, after {plural(forerunners, 'forerunner')}")]
 
 
 def document(checkpoint: Checkpoint, steps: Steps | None) -> dict[str, Any] | None:

@@ -56,6 +56,19 @@ def test_a_person_sees_what_was_and_what_is(run, pair):
     assert shown["tensors of the optimizer"] == ["  6 tensors the same"]
 
 
+def test_a_part_that_one_side_alone_has_is_one_line(run, tmp_path, pair):
+    one, _ = pair
+    ckptstore.sync(one, tmp_path / "copy", optimizer=False)
+
+    there, back = run("diff", one, tmp_path / "copy"), run("diff", tmp_path / "copy", one)
+    listed = run("diff", one, tmp_path / "copy", "--tensors")
+
+    name = "tensors of the optimizer"
+    assert sections(there.stdout)[name] == [f"  -  only in {one}  6 tensors"]
+    assert sections(back.stdout)[name] == [f"  +  only in {one}  6 tensors"]
+    assert len(sections(listed.stdout)[name]) == 7
+
+
 def test_equal_checkpoints_differ_in_nothing(run, tmp_path, pair):
     one, _ = pair
     ckptstore.sync(one, tmp_path / "copy")
