@@ -5,21 +5,30 @@ Rules that every storage keeps, because the commit is built on them:
 1. A name is relative, has ``/`` between its parts and never a glob in it: it is taken literally.
 2. `create` and `writer` never replace anything. Where the service cannot promise that between
    several writers, `create_only` answers False and one writer still gets it by looking first.
-3. What `writer` has not finished does not exist: an exception inside it leaves nothing.
+3. What `writer` has not finished counts for nothing: an exception inside it leaves nothing, but
+   for what was asked to be ``lasting``.
 4. When a call returns and ``durable`` was asked for, it survives a loss of power.
 5. Errors are ckptstore's, and no credential is ever in one.
 """
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from ckptstore.errors import ConflictError, StorageError, SupersededError
+from ckptstore.errors import StorageError
+from ckptstore.storage.entries import (
+    AlreadyThereError,
+    Elsewhere,
+    Entry,
+    Held,
+    Listing,
+    Unfinished,
+    UnknownOutcomeError,
+    worth_keeping,
+)
+from ckptstore.storage.streams import RangeReader, Sink
 
 __all__ = [
     "AlreadyThereError",
@@ -34,189 +43,6 @@ __all__ = [
     "UnknownOutcomeError",
     "worth_keeping",
 ]
-
-
-class AlreadyThereError(ConflictError):
-    """The name to be created exists; nothing was written."""
-
-
-class UnknownOutcomeError(StorageError):
-    """The reply was lost: the write may have happened, or may still."""
-
-
-def worth_keeping(error: BaseException) -> bool:
-    """Whether what was stored until a failure is as good as before.
-
-    So it is where the way failed, where a person interrupted it, and where what was copied was
-    replaced meanwhile: much of what came after may be the same.
-    """
-    return isinstance(error, StorageError | SupersededError) or not isinstance(error, Exception)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One file as a listing shows it.
-
-    Attributes:
-        name: relative to the storage.
-        size: bytes.
-        modified: when its bytes or its names last changed, in seconds since 1970 by the clock of
-            the storage, which need not be this machine's; 0.0 where the storage does not say.
-        version: changes whenever the file is replaced (inode and size, ETag); None where the
-            storage has no such thing.
-    """
-
-    name: str
-    size: int
-    modified: float
-    version: str | None
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The files and the subfolders directly in a folder, by their names in it."""
-
-    files: dict[str, Entry]
-    folders: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Unfinished:
-    """An upload that was begun, and neither finished nor given up: bytes that nobody sees.
-
-    Attributes:
-        name: of the file that it would become, relative to the storage.
-        upload: what the service knows it by.
-        age: seconds since it was begun, by the service's own clock; None where the dates that
-            the service gives cannot be believed.
-    """
-
-    name: str
-    upload: str
-    age: float | None
-
-
-@dataclass(frozen=True)
-class Held:
-    """Where a storage has some bytes already.
-
-    Attributes:
-        name: of the file, relative to the storage; one that is never changed.
-        start: of the bytes in it.
-        storage: which, where it is another one of the same service; see `Storage.beside`.
-    """
-
-    name: str
-    start: int
-    storage: Storage | None = None
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """How another process of this machine reaches the same storage.
-
-    Attributes:
-        location: for `ckptstore.storage.connect`.
-        options: for the same; secrets among them.
-    """
-
-    location: str | os.PathLike[str]
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-
-class Sink(ABC):
-    """Takes the bytes of one new file in order.
-
-    Attributes:
-        takes_held: whether `lend` makes use of where the storage has the bytes already.
-        part_size: bytes of a file, from its beginning on, that `defer` takes at a time, and may
-            spare; 0 where it spares nothing.
-        waiting: bytes that it took, and that are still on their way.
-    """
-
-    takes_held: bool = False
-    part_size: int = 0
-    waiting: int = 0
-
-    @abstractmethod
-    def write(self, data: memoryview, /) -> object:
-        """Take the next bytes, all of them; they may be reused as soon as this returns."""
-
-    def lend(self, data: memoryview, /, held: Held | None = None) -> object:
-        """Take the next bytes, which stay as they are until the file is finished or given up.
-
-        So they need not be copied to be on their way while more of them come.
-
-        Args:
-            data: the bytes.
-            held: where the storage has the very same bytes; a hint, to spare their way.
-        """
-        return self.write(data)
-
-    def defer(
-        self, size: int, supply: Callable[[], memoryview], held: Held | None = None
-    ) -> object:
-        """Take the next bytes without having them: they are asked for if they are needed.
-
-        Args:
-            size: how many; `part_size`, or what is left of the file.
-            supply: returns them, and is called at most once, by any thread, also after this has
-                returned; what it raises, this or a later call raises, or the end of the write.
-            held: where the storage has the very same bytes.
-        """
-        return self.lend(supply(), held)
-
-
-class RangeReader(ABC):
-    """One file, opened for reading at any place, also by several threads at once.
-
-    A context manager.
-
-    Attributes:
-        size: bytes.
-        at_once: how many reads are worth having under way at the same time.
-        read_size: bytes that are worth asking for by one of them.
-    """
-
-    size: int
-    at_once: int = 1
-    read_size: int = 8 * 2**20
-
-    @abstractmethod
-    def readinto(self, start: int, target: memoryview) -> None:
-        """Fill ``target`` with the bytes from ``start`` on.
-
-        Raises:
-            NotFoundError: the file is gone.
-            CorruptionError: the file ends before ``target`` is full.
-            StorageError: the storage failed.
-        """
-
-    def readinto_parts(self, start: int, targets: Sequence[memoryview]) -> None:
-        """Fill several pieces of memory, one after the other, with the bytes from ``start`` on.
-
-        Raises:
-            NotFoundError, CorruptionError, StorageError: as `readinto`.
-        """
-        for target in targets:
-            self.readinto(start, target)
-            start += target.nbytes
-
-    def map(self) -> memoryview | None:
-        """Return the file's bytes as memory that is read when it is touched; None if it cannot be.
-
-        What is written into that memory stays there, and never reaches the file.
-        """
-        return None
-
-    def close(self) -> None:  # noqa: B027  (closing nothing is fine)
-        """Let go of the file; memory that `map` returned stays."""
-
-    def __enter__(self) -> RangeReader:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
 
 class Storage(ABC):
