@@ -23,6 +23,7 @@ from ckptstore.errors import (
     CorruptionError,
     NotFoundError,
     StorageError,
+    SupersededError,
     UnsafeError,
     UnsupportedError,
 )
@@ -88,6 +89,13 @@ class Attempt(Writing):
         if not self._done:
             if error is not None and self._lasting and worth_keeping(error):
                 self.leave()
+                if not isinstance(error, SupersededError):  # Else it is about to start over.
+                    log.warning(
+                        "what was copied to %s is kept in %s: sync again, and it goes on from "
+                        "there; what is a day old there ckptstore doctor removes",
+                        self._storage.location,
+                        self.state.folder,
+                    )
             else:
                 self.abandon()
             if isinstance(error, UnknownOutcomeError):
@@ -175,12 +183,6 @@ class Attempt(Writing):
         """Remove what this attempt wrote, but for what is to last; nothing was committed."""
         self._done = True
         super().leave()
-        log.warning(
-            "what was copied to %s is kept in %s: sync again, and it goes on from there; what is "
-            "a day old there ckptstore doctor removes",
-            self._storage.location,
-            self.state.folder,
-        )
 
     @property
     def _manifest_name(self) -> str:

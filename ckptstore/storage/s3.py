@@ -266,8 +266,12 @@ class S3Storage(KeyedStorage):
         """See `Storage.fetch`."""
         if not isinstance(origin, S3Storage):
             return False
+        place = origin._target(source)
         try:
-            self._copy(origin._target(source), name)
+            head = self._client.run("head_object", **place)
+            if head["ContentLength"] > _LARGEST_COPY:
+                return False
+            self._copy(place, name, head)
         except Failure as failure:
             log.info("%s is not copied by the service itself: %s", self._said(name), failure)
             return False
@@ -314,11 +318,7 @@ class S3Storage(KeyedStorage):
         with self._explained("give up the upload of", upload.name):
             abort(self._client, {**self._target(upload.name), "UploadId": upload.upload})
 
-    def _copy(
-        self, origin: Mapping[str, Any], name: str, head: Mapping[str, Any] | None = None
-    ) -> None:
-        if head is None:
-            head = self._client.run("head_object", **origin)
+    def _copy(self, origin: Mapping[str, Any], name: str, head: Mapping[str, Any]) -> None:
         if head["ContentLength"] > _LARGEST_COPY:
             copy_in_parts(self._client, origin, self._target(name), head)
         else:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 from ckptstore.commit.attempt import Attempt
 from ckptstore.commit.files import CommittedFiles
 from ckptstore.commit.layout import Committed
-from ckptstore.errors import NotFoundError, StorageError
+from ckptstore.errors import CorruptionError, NotFoundError, StorageError
 from ckptstore.formats.base import Files, NewFiles
 from ckptstore.manifest import FileEntry
 from ckptstore.storage.base import Held, Sink, Storage
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 _PIECE = 8 * 2**20
 _WORTH_A_NOTE = 64 * 2**20
+_LARGEST_COPY = 5 * 2**30
+"""What S3 copies by one request; more it makes of parts."""
+
 _WORTH_ASKING = 16 * 2**20
 """Whether a service makes parts of parts costs 5 MiB to find out."""
 
@@ -68,6 +71,8 @@ class Sending:
             names: of the files that are going to be sent.
             texts: the names of the JSON files.
         """
+        if self._place.taking_over == "never":
+            return  # Nothing that was begun there could be of use.
         entries = self._entries(names)
         self._begun = find(self._place, files.state.folder, entries)
         if sum(entry.digest.size for entry in entries.values()) < _WORTH_A_NOTE:
@@ -113,37 +118,47 @@ class Sending:
         found = self._begun.files.get(name)
         if found is None:
             return False
+        if self._place.taking_over == "nothing":
+            sound = not self._prove and self._is_finished(name, entry, found)
+        else:
+            sound = self._place.taking_over == "proof" and self._holds_all(entry, found)
+        if not sound:
+            return False
         try:
-            if self._place.taking_over == "nothing":
-                return not self._prove and self._go_on_there(name, entry, files, found)
-            if self._place.taking_over != "proof":
-                return False
-            with ExitStack() as stack:
-                left = Nearby.left(self._place, found.path, entry.digest, stack)
-                if left is None or not left.holds_all(entry.digest):
-                    return False
             files.adopt(name, found.path, entry)
-        except (StorageError, NotFoundError) as error:
+        except (StorageError, NotFoundError, CorruptionError) as error:
             log.info("what was begun of %s is of no use: %s", name, error)
             self._tally.forget(name)
             return False
-        self._spared(name, entry)
+        if found.upload is None:
+            self._spared(name, entry)
         return True
 
-    def _go_on_there(self, name: str, entry: FileEntry, files: Attempt, found: Found) -> bool:
+    def _holds_all(self, entry: FileEntry, found: Found) -> bool:
+        """Whether a file that an earlier copy left is whole, by reading it."""
+        with ExitStack() as stack:
+            left = Nearby.left(self._place, found.path, entry.digest, stack)
+            return left is not None and left.holds_all(entry.digest)
+
+    def _is_finished(self, name: str, entry: FileEntry, found: Found) -> bool:
+        """Have the upload of an earlier copy finished, if there is one; return whether it is."""
         size = entry.digest.size
-        if found.upload is None and found.size != size:
-            return False
-        if found.upload is not None:
-            upload = self._place.continued(found.upload, expected_size=size)
-            with self._pieces(name, size) as pieces, upload as sink:
+        if size > _LARGEST_COPY and not self._place.composes():
+            return False  # It could not be copied to a name of ours.
+        if found.upload is None:
+            return found.size == size
+        try:
+            with (
+                self._pieces(name, size) as pieces,
+                self._place.continued(found.upload, expected_size=size) as sink,
+            ):
                 self._defer_all(name, entry, sink, pieces, {})
-            self._begun.uploads.remove(found.upload)
-            self._begun.names.add(found.path)
-            files.adopt(name, found.path, entry)
-        else:
-            files.adopt(name, found.path, entry)
-            self._spared(name, entry)
+        except (StorageError, NotFoundError) as error:
+            log.info("the upload of %s does not go on: %s", name, error)
+            self._tally.forget(name)
+            return False
+        self._begun.uploads.remove(found.upload)
+        self._begun.names.add(found.path)
         return True
 
     # -- what the service puts together -------------------------------------------------------
