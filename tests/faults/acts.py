@@ -204,7 +204,7 @@ def _sync_large(place: Place) -> None:
         _sync(place)
 
 
-def _cut_off(place: Place) -> None:
+def _half_copied(place: Place) -> None:
     """Leave a state, and a copy of it that somebody interrupted in its second file."""
 
     def interrupt(event: Any) -> None:
@@ -263,7 +263,7 @@ ACTS = {
         Act("sync an edit", _sync, _edited, copies=True),
         Act("sync over older", _sync, _both, copies=True),
         Act("sync something large", _sync_large, lambda p: p.save(1, full=True), copies=True),
-        Act("sync on", _sync_large, _cut_off, copies=True),
+        Act("sync on", _sync_large, _half_copied, copies=True),
         Act("sync a step", _sync, _histories, copies=True, history=True),
         Act("convert beside", _convert, _legacy),
         Act("convert", lambda p: _convert(p, p.other), _legacy, copies=True),
