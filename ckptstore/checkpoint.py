@@ -258,6 +258,15 @@ class Checkpoint:
         """
         return self._reader.load_state(name, map_location)
 
+    def load_metrics_log(self) -> tuple[dict[str, Any], ...]:
+        """Return what was measured since the training began, a JSON object for each time.
+
+        Raises:
+            NotFoundError: it was saved, and its file is absent.
+            CorruptionError, SupersededError: as for `load_model`.
+        """
+        return self._reader.load_metrics_log()
+
     def load_tokenizer(self) -> Tokenizer:
         """Return the tokenizer, with exactly the vocabulary that the model was trained on.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ckptstore import ptfile
@@ -31,6 +31,7 @@ def contents_of(
     step: int | None = None,
     state: Mapping[str, Any] | None = None,
     training_state: Mapping[str, Any] | None = None,
+    metrics_log: Sequence[Mapping[str, Any]] = (),
 ) -> Contents:
     """Return what is to be saved, with every object replaced by its state dict.
 
@@ -57,6 +58,7 @@ def contents_of(
         states={_named(name): tensors.state_of(value) for name, value in (state or {}).items()},
         step=step,
         training_state=training_state or {},
+        metrics_log=tuple(metrics_log),
     )
 
 

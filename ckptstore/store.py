@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from ckptstore import plugins, storage
@@ -91,6 +91,7 @@ class Store:
         state: Mapping[str, Any] | None = None,
         training_state: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
+        metrics_log: Sequence[Mapping[str, Any]] = (),
         overwrite: bool = False,
     ) -> Checkpoint:
         """Save one checkpoint.
@@ -107,6 +108,8 @@ class Store:
             state: further objects that have a state dict, or state dicts, by name.
             training_state: further JSON fields for training_state.json, which stays under 1 KB.
             metrics: numbers for `Keep(best=...)`.
+            metrics_log: what was measured since the training began, a JSON object for each time,
+                such as ``{"step": 50, "val_loss": 2.5}``; it becomes metrics.jsonl.
             overwrite: in a history, replace a step that is there with other content.
 
         Returns:
@@ -126,6 +129,7 @@ class Store:
             step=step,
             state=state,
             training_state=training_state,
+            metrics_log=metrics_log,
         )
         self._background.wait()
         what = self._save_of(contents, _fingerprint(tokenizer), numbers(metrics))
@@ -142,6 +146,7 @@ class Store:
         state: Mapping[str, Any] | None = None,
         training_state: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
+        metrics_log: Sequence[Mapping[str, Any]] = (),
         overwrite: bool = False,
         when_busy: Literal["wait", "skip"] = "wait",
     ) -> Any:
@@ -175,6 +180,7 @@ class Store:
             step=step,
             state=state,
             training_state=training_state,
+            metrics_log=metrics_log,
         )
         measured = numbers(metrics)
         return self._background.submit(contents, _fingerprint(tokenizer), measured, overwrite)
@@ -332,6 +338,7 @@ def save(
     state: Mapping[str, Any] | None = None,
     training_state: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
+    metrics_log: Sequence[Mapping[str, Any]] = (),
     overwrite: bool = False,
     durable: bool = True,
     storage_options: Mapping[str, Any] | None = None,
@@ -355,6 +362,7 @@ def save(
             state=state,
             training_state=training_state,
             metrics=metrics,
+            metrics_log=metrics_log,
             overwrite=overwrite,
         )
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ckptstore.errors import CorruptionError, UnsupportedError
 
-__all__ = ["dump_json", "parse_json"]
+__all__ = ["dump_json", "dump_json_lines", "parse_json", "parse_json_lines"]
 
 _MOST_DEPTH = 100
 
@@ -56,6 +57,46 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CorruptionError(f"{where} holds a JSON {type(value).__name__}, not an object")
     return value
+
+
+def dump_json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a JSON object on each line, as UTF-8 has it; what is no finite number becomes null.
+
+    Guarantee: `parse_json_lines` reads it.
+
+    Raises:
+        UnsupportedError: a row is no object, or holds something that JSON does not have.
+    """
+    lines = []
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping):
+            raise UnsupportedError(f"row {number} is a {type(row).__name__}, not a JSON object")
+        try:
+            text = json.dumps(_with_nulls(row), ensure_ascii=False, allow_nan=False)
+            _parse(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UnsupportedError(f"row {number} cannot be written as JSON: {error}") from error
+        lines.append(text.encode("utf-8", "backslashreplace").decode() + "\n")
+    return "".join(lines)
+
+
+def parse_json_lines(data: bytes, where: str) -> tuple[dict[str, Any], ...]:
+    """Read a JSON object from each line that is not empty, from text that may come from anybody.
+
+    Raises:
+        CorruptionError: as `parse_json`; the message names the line.
+    """
+    lines = enumerate(data.split(b"\n"), start=1)
+    return tuple(parse_json(line, f"line {n} of {where}") for n, line in lines if line.strip())
+
+
+def _with_nulls(value: Any) -> Any:
+    """Return a value with None for each number that JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {key: _with_nulls(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_nulls(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parse(text: str) -> Any:

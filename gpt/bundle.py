@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ckptstore
 from ckptstore import Checkpoint, CorruptionError, NotFoundError, UnsupportedError
 from gpt.config import usable_device
-from gpt.others import load_states, other_fields, parted
+from gpt.others import load_metrics_log, load_states, other_fields, parted, rows_until
 from gpt.vocabulary import Vocabulary
 from gpt.weights import check_memory, check_names, config_for, without_masks
 
@@ -102,13 +102,14 @@ def load_legacy(kind: type[GPT], path: Location, map_location: Any = None) -> Lo
 
 
 def carry(model: GPT, checkpoint: Checkpoint) -> None:
-    """Let a model carry the further states of its checkpoint, to be written back at each save.
+    """Let a model carry the further states and the metrics of its checkpoint, to be written back.
 
     Its random states wait for `fit`, where they are of a known step.
     """
     from gpt.fit import Pending
 
     states = load_states(checkpoint)
+    model.metrics_log = load_metrics_log(checkpoint)
     model.pending = Pending.taken_from(states, checkpoint.step)
     model.states = states
 
@@ -136,6 +137,7 @@ def save_weights(model: GPT, location: Location) -> None:
         step=there.step,
         state=states,
         training_state=fields,
+        metrics_log=load_metrics_log(there),
     )
 
 
@@ -176,6 +178,7 @@ def save_bundle(
         state={**model.states, **own},
         training_state=model.training_state,
         metrics=metrics,
+        metrics_log=rows_until(model.metrics_log, step),
     )
 
 

@@ -8,6 +8,8 @@ Rules, so that a run that was killed ends as one that was not (G8):
 3. Evaluation draws from a generator of its own, which starts anew each time: it disturbs nothing,
    and every evaluation looks at the same windows.
 4. A step counts when the optimizer has finished it.
+5. What was measured is committed with the state that it was measured of, so that a run goes on
+   with the rows up to its step and no others.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +27,7 @@ import click
 import torch
 
 from gpt import bundle
+from gpt.others import rows_until
 
 if TYPE_CHECKING:
     from gpt.data import GPTDataLoader
@@ -105,12 +109,14 @@ def fit(
         return losses
     model.train()
     _take_up(model, data_loader, start_step)
+    model.metrics_log = rows_until(model.metrics_log, start_step)
     with _Progress(start_step, max_iters) as progress:
         for step in range(start_step + 1, max_iters + 1):
             progress.advance(_train_step(model, data_loader, optimizer))
             if step % eval_interval and step != max_iters:
                 continue
             losses = estimate_loss(model, data_loader, eval_iters)
+            model.metrics_log.append(_row(step, losses, optimizer))
             if checkpoint_dir is not None:
                 _save(model, checkpoint_dir, step, optimizer, data_loader, losses)
             progress.report(step, losses, saved=checkpoint_dir is not None)
@@ -139,6 +145,17 @@ def estimate_loss(model: GPT, data_loader: GPTDataLoader, eval_iters: int) -> di
         means[split] = total / eval_iters
     model.train(was_training)
     return means
+
+
+def _row(step: int, losses: dict[str, float], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return what is noted of an evaluation; a loss that is no finite number is None."""
+    found = {name: loss if math.isfinite(loss) else None for name, loss in losses.items()}
+    return {
+        "step": step,
+        **{f"{name}_loss": loss for name, loss in found.items()},
+        "learning_rate": float(optimizer.param_groups[0]["lr"]),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
 
 
 def _check_counts(**counts: int) -> None:

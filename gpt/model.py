@@ -43,6 +43,7 @@ class GPT(nn.Module):
         vocabulary: the tokenizer, made or still to be made.
         training_state: fields of training_state.json that belong to others; written back.
         states: further states that belong to others, by name; written back.
+        metrics_log: what was measured since its training began, a row for each evaluation.
         pending: random and data states that `fit` continues from; None but after loading.
 
     Raises:
@@ -61,6 +62,7 @@ class GPT(nn.Module):
         self.config = config
         self.training_state: dict[str, Any] = {}
         self.states: dict[str, Any] = {}
+        self.metrics_log: list[dict[str, Any]] = []
         self.pending: fit.Pending | None = None
         self.vocabulary = Vocabulary.of(config.vocab_size, tokenizer, token_kind)
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ckptstore import Checkpoint, NotFoundError
 
-__all__ = ["load_states", "other_fields", "parted"]
+__all__ = ["load_metrics_log", "load_states", "other_fields", "parted", "rows_until"]
 
 _MOST_BYTES = 1023
 _OUR_FILES = ("model.pt", "optimizer.pt")
@@ -33,6 +33,26 @@ def load_states(checkpoint: Checkpoint) -> dict[str, Any]:
         except NotFoundError as error:
             warnings.warn(f"going on without the state {name!r}: {error}", stacklevel=3)
     return states
+
+
+def load_metrics_log(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """Return the rows of metrics.jsonl; an absent file has none, which is said."""
+    try:
+        return list(checkpoint.load_metrics_log())
+    except NotFoundError as error:
+        warnings.warn(f"going on without what was measured before: {error}", stacklevel=3)
+        return []
+
+
+def rows_until(rows: Iterable[dict[str, Any]], step: int | None) -> list[dict[str, Any]]:
+    """Return the rows of metrics.jsonl that are not of a later step."""
+    if step is None:
+        return list(rows)
+    return [row for row in rows if not _is_later(row.get("step"), step)]
+
+
+def _is_later(of: object, step: int) -> bool:
+    return isinstance(of, (int, float)) and of > step
 
 
 def other_fields(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -176,6 +176,7 @@ class Background:
             config=copy(contents.config),
             tokenizer_state=copy(contents.tokenizer_state),
             training_state=copy(contents.training_state),
+            metrics_log=copy(contents.metrics_log),
         )
         self._staging.wait()
         if self._apart():

@@ -102,6 +102,7 @@ class Contents:
         states: further state dicts by name.
         step: finished optimizer steps.
         training_state: further JSON fields.
+        metrics_log: what was measured since the training began, a JSON object for each time.
     """
 
     model: Mapping[str, Any]
@@ -111,6 +112,7 @@ class Contents:
     states: Mapping[str, Any] = field(default_factory=dict)
     step: int | None = None
     training_state: Mapping[str, Any] = field(default_factory=dict)
+    metrics_log: Sequence[Mapping[str, Any]] = ()
 
 
 class Reader(ABC):
@@ -201,6 +203,14 @@ class Reader(ABC):
             NotFoundError: there is none of that name.
         """
         raise UnsupportedError(f"this format holds no state {name!r}")
+
+    def load_metrics_log(self) -> tuple[dict[str, Any], ...]:
+        """Return what was measured since the training began; a format without such a file, none.
+
+        Raises:
+            NotFoundError: the manifest has one, and its file is absent.
+        """
+        return ()
 
     def files(self) -> tuple[str, ...]:
         """Return the names of the files that this checkpoint is made of, the model's first.

@@ -6,6 +6,7 @@
     model.pt             the state dict alone
     optimizer.pt         the optimizer's state dict
     <name>.pt            a further state
+    metrics.jsonl        what was measured since the training began, a JSON object on each line
 
 Only model.pt has to be there. What is absent is None, and what is unknown is kept.
 """
@@ -21,14 +22,16 @@ from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError, Unsupp
 from ckptstore.formats.base import Contents, Files, Format, NewFiles, Reader
 from ckptstore.manifest import MANIFEST, FileEntry, TensorInfo, plain_name
 from ckptstore.structure import Structure
-from ckptstore.texts import dump_json, parse_json
+from ckptstore.texts import dump_json, dump_json_lines, parse_json, parse_json_lines
 
 __all__ = ["BundleFormat"]
 
 MODEL, OPTIMIZER = "model.pt", "optimizer.pt"
 CONFIG, TOKENIZER, TRAINING = "config.json", "tokenizer.json", "training_state.json"
+METRICS = "metrics.jsonl"
 _FILE = "_file"
 _MOST_TRAINING = 1024
+_MOST_METRICS = 64 * 2**20
 
 
 class BundleFormat(Format):
@@ -64,13 +67,16 @@ class BundleFormat(Format):
             parts.append((OPTIMIZER, contents.optimizer, "the optimizer"))
         for name, state in contents.states.items():
             parts.append((_state_file(name), state, f"the state {name!r}"))
-        texts = _texts(contents)
+        texts, log = _texts(contents), _log(contents)
         from ckptstore import tensors
 
         # All is checked before the first byte is written.
         ready = [(file, tensors.checked(state, what)) for file, state, what in parts]
         for file, text in texts.items():
             files.write_text(file, text)
+        if log:
+            with files.create(METRICS, expected_size=len(log)) as sink:
+                sink.write(memoryview(log))
         # What takes longest to be digested begins first, and the others go on beside it.
         for file, part in sorted(ready, key=lambda item: -item[1].size):
             with files.create(file, expected_size=part.size) as sink:
@@ -208,12 +214,24 @@ class _BundleReader(Reader):
             )
         return self._load(file, map_location=map_location)
 
+    def load_metrics_log(self) -> tuple[dict[str, Any], ...]:
+        """Return what metrics.jsonl holds; nothing where there is none."""
+        manifest = self._files.manifest
+        if METRICS not in (self._names if manifest is None else manifest.files):
+            return ()
+        with self._opened(METRICS) as file:
+            data = file.read(_MOST_METRICS + 1)
+        where = self._where(METRICS)
+        if len(data) > _MOST_METRICS:
+            raise CorruptionError(f"{where} is larger than {_MOST_METRICS // 2**20} MiB; not read")
+        return parse_json_lines(data, where)
+
     def files(self) -> tuple[str, ...]:
         """Return the files that are there, and those that the manifest has besides."""
         named = [MODEL, CONFIG, TOKENIZER, TRAINING]
         if self._optimizer is not None:
             named.append(self._optimizer)
-        named += self._states.values()
+        named += [*self._states.values(), METRICS]
         manifest = self._files.manifest
         listed = {*manifest.texts, *manifest.files} if manifest is not None else set()
         there = [name for name in named if name in self._names or name in listed]
@@ -327,6 +345,14 @@ def _texts(contents: Contents) -> dict[str, str]:
                 f"{_MOST_TRAINING}; its largest field is {largest!r}: pass it in state= instead"
             )
     return texts
+
+
+def _log(contents: Contents) -> bytes:
+    """Return the content of metrics.jsonl."""
+    try:
+        return dump_json_lines(contents.metrics_log).encode()
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{METRICS}: {error}") from error
 
 
 def _training_fields(contents: Contents) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def contents_of(origin: Checkpoint, *, optimizer: bool, roomy: bool) -> Contents
         states=states,
         step=origin.step,
         training_state=fields,
+        metrics_log=origin.load_metrics_log(),
     )
 
 

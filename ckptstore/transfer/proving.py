@@ -19,6 +19,7 @@ _FACTS: Mapping[str, Callable[[Checkpoint], Any]] = {
     "the tokenizer's fingerprint": lambda checkpoint: checkpoint.fingerprint,
     "step": lambda checkpoint: checkpoint.step,
     "metrics": lambda checkpoint: checkpoint.metrics or None,
+    "metrics.jsonl": lambda checkpoint: checkpoint.load_metrics_log() or None,
 }
 
 
