@@ -172,12 +172,17 @@ class Checkpoint:
     # -- reading weights ----------------------------------------------------------------
 
     def statistics(
-        self, names: Iterable[str] | None = None, *, progress: OnProgress | None = None
+        self,
+        names: Iterable[str] | None = None,
+        *,
+        bins: int | None = None,
+        progress: OnProgress | None = None,
     ) -> dict[str, Statistics]:
         """Return what the values of the model's tensors are like; reads them, proved, in batches.
 
         Args:
             names: of tensors; all by default.
+            bins: the most intervals of each one's histogram; without, there are none.
             progress: called with `Progress` events.
 
         Raises:
@@ -192,7 +197,7 @@ class Checkpoint:
         for batch in batches(wanted, infos):
             state = self.load_model(batch)
             for name in batch:
-                found[name] = tensors.statistics(state.pop(name))
+                found[name] = tensors.statistics(state.pop(name), bins)
             if progress is not None:
                 done = sum(infos[name].nbytes for name in found)
                 total = sum(infos[name].nbytes for name in wanted)

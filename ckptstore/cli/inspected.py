@@ -154,8 +154,12 @@ def document(
             for name, info in chosen.items()
         }
     if measured:
-        found["statistics"] = {name: asdict(values) for name, values in measured.items()}
+        found["statistics"] = {name: _counted(values) for name, values in measured.items()}
     return found
+
+
+def _counted(values: Statistics) -> dict[str, Any]:
+    return {name: value for name, value in asdict(values).items() if name != "histogram"}
 
 
 def _optimizer_document(structure: Structure | None) -> dict[str, Any] | None:

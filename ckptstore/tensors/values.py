@@ -11,19 +11,24 @@ import torch
 
 from ckptstore.errors import UnsupportedError
 from ckptstore.statistics import Distance, Statistics
+from ckptstore.tensors.spread import Spread
 
 __all__ = ["alike", "distance", "statistics"]
 
 _PIECE = 2**22
 
 
-def statistics(tensor: torch.Tensor) -> Statistics:
+def statistics(tensor: torch.Tensor, bins: int | None = None) -> Statistics:
     """Return what the values of a tensor are like; of one on the meta device nothing is known.
+
+    Args:
+        tensor: looked through once, a piece at a time.
+        bins: the most intervals of a histogram; without, there is none.
 
     Raises:
         UnsupportedError: it shows far more values than its storage has.
     """
-    total = _Sums()
+    total = _Sums(spread=None if bins is None else Spread())
     for piece in _pieces(tensor):
         total.add(piece)
     repeated = _repeats(tensor)
@@ -39,6 +44,7 @@ def statistics(tensor: torch.Tensor) -> Statistics:
         total.nan * repeated,
         total.inf * repeated,
         total.zeros * repeated,
+        total.spread.histogram(bins, repeated) if total.spread and bins else None,
     )
 
 
@@ -97,7 +103,8 @@ def distance(before: torch.Tensor, after: torch.Tensor) -> Distance | None:
         change += float((two - one) @ (two - one))
     relative = math.sqrt(change / old) if old else None
     cosine = both / math.sqrt(old * new) if old and new else None
-    return Distance(relative, cosine if cosine is None else min(1.0, max(-1.0, cosine)))
+    cosine = cosine if cosine is None else min(1.0, max(-1.0, cosine))
+    return Distance(relative, cosine, math.sqrt(old))
 
 
 @dataclass
@@ -113,6 +120,7 @@ class _Sums:
     squares: float = 0.0
     low: float = math.inf
     high: float = -math.inf
+    spread: Spread | None = None
 
     def add(self, piece: torch.Tensor) -> None:
         """Take some values in double precision."""
@@ -127,6 +135,8 @@ class _Sums:
             self.high = max(self.high, float(finite.max()))
             mean = float(finite.mean())
             self._merge(len(finite), mean, float(((finite - mean) ** 2).sum()))
+            if self.spread is not None:
+                self.spread.add(finite)
 
     def add_zeros(self, count: int) -> None:
         """Take the values of a sparse tensor that are not written down."""
@@ -134,6 +144,8 @@ class _Sums:
             self.zeros += count
             self.low, self.high = min(self.low, 0.0), max(self.high, 0.0)
             self._merge(count, 0.0, 0.0)
+            if self.spread is not None:
+                self.spread.add(torch.zeros(1, dtype=torch.float64), count)
 
     def _merge(self, count: int, mean: float, squares: float) -> None:
         # Two sets of values are merged by their means (Chan, Golub and LeVeque, 1979).
