@@ -13,7 +13,7 @@ from ckptstore.progress import OnProgress, Progress
 from ckptstore.statistics import Distance
 from ckptstore.structure import Structure
 
-__all__ = ["ABSENT", "Change", "Difference", "TensorChange", "diff"]
+__all__ = ["ABSENT", "Change", "Difference", "TensorChange", "compared", "diff"]
 
 
 class _Absent:
@@ -118,12 +118,30 @@ def diff(
     one = open(before, storage_options=storage_options)
     own = storage_options if after_options is None else after_options
     two = open(after, storage_options=own)
+    return compared(one, two, statistics=statistics, progress=progress)
+
+
+def compared(
+    one: Checkpoint,
+    two: Checkpoint,
+    *,
+    statistics: bool = False,
+    progress: OnProgress | None = None,
+) -> Difference:
+    """Return what differs between two opened checkpoints; see `diff`.
+
+    Args:
+        one: what was.
+        two: what is.
+        statistics: as for `diff`.
+        progress: as for `diff`.
+    """
     tensors: dict[str, tuple[TensorChange, ...]] = {}
     alike: dict[str, int] = {}
     unsure: dict[str, tuple[str, ...]] = {}
     for part in dict.fromkeys((*one.parts(), *two.parts())):
-        compared = _compared(one.tensors(part), two.tensors(part))
-        tensors[part], alike[part], unsure[part] = compared
+        found = _told(one.tensors(part), two.tensors(part))
+        tensors[part], alike[part], unsure[part] = found
     if statistics:
         tensors["model"] = tuple(_measured(one, two, tensors["model"], progress))
     return Difference(one.location, two.location, _json(one, two), tensors, alike, unsure)
@@ -171,7 +189,7 @@ def _changes(path: tuple[str, ...], before: Any, after: Any) -> Iterator[Change]
         yield Change(".".join(path), before, after)
 
 
-def _compared(
+def _told(
     one: Mapping[str, TensorInfo], two: Mapping[str, TensorInfo]
 ) -> tuple[tuple[TensorChange, ...], int, tuple[str, ...]]:
     changed = [TensorChange(name, one[name], None) for name in one if name not in two]

@@ -6,7 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Group", "Structure", "Value", "dump_structure", "load_structure"]
+__all__ = ["Group", "Structure", "Value", "dump_structure", "kind_of", "load_structure"]
+
+# A hyperparameter that no other of torch's optimizers has.
+_ONLY_IN = {
+    "dampening": "SGD",
+    "centered": "RMSprop",
+    "lr_decay": "Adagrad",
+    "rho": "Adadelta",
+    "momentum_decay": "NAdam",
+    "ns_coefficients": "Muon",
+    "lambd": "ASGD",
+    "etas": "Rprop",
+    "max_iter": "LBFGS",
+}
 
 Value = bool | int | float | str | None | tuple["bool | int | float | str | None", ...]
 """What a hyperparameter is: a plain value, or a few of them."""
@@ -79,6 +92,20 @@ def load_structure(raw: Mapping[str, Any]) -> Structure:
         ),
         slots={name: _count(count) for name, count in raw["slots"].items()},
     )
+
+
+def kind_of(structure: Structure) -> str | None:
+    """Return the class that an optimizer's state dict most likely came from; None if unknown."""
+    values: Mapping[str, object] = structure.groups[0].values if structure.groups else {}
+    for name, kind in _ONLY_IN.items():
+        if name in values:
+            return kind
+    if "amsgrad" in values:
+        decoupled = values.get("decoupled_weight_decay")
+        return "Adam or AdamW" if decoupled is None else "AdamW" if decoupled else "Adam"
+    if "exp_inf" in structure.slots:
+        return "Adamax"
+    return "RAdam" if "decoupled_weight_decay" in values else None
 
 
 def _list(value: object) -> Sequence[Any]:

@@ -109,7 +109,6 @@ def fit(
         return losses
     model.train()
     _take_up(model, data_loader, start_step)
-    model.metrics_log = rows_until(model.metrics_log, start_step)
     with _Progress(start_step, max_iters) as progress:
         for step in range(start_step + 1, max_iters + 1):
             progress.advance(_train_step(model, data_loader, optimizer))
@@ -216,7 +215,8 @@ def _rng_state(data_loader: GPTDataLoader) -> dict[str, Any]:
 
 
 def _take_up(model: GPT, data_loader: GPTDataLoader, start_step: int) -> None:
-    """Put back the states that belong to this step, if the model came with any."""
+    """Go on from a step: with the rows up to it, and the states of it if the model has any."""
+    model.metrics_log = rows_until(model.metrics_log, start_step)
     pending, model.pending = model.pending, None
     if pending is None or pending.step != start_step:
         return

@@ -29,6 +29,7 @@ _COMMANDS = {
     "inspect": "Show what a checkpoint holds, without reading its weights.",
     "ls": "List the states of a location.",
     "plugins": "List the plugins, what they add, and what failed.",
+    "report": "Write all about a checkpoint as one HTML file.",
     "rm": "Delete the checkpoint at LOCATION, or one step of it.",
     "sync": "Make DESTINATION hold the newest state of SOURCE.",
     "verify": "Prove every byte of a checkpoint against its manifest.",

@@ -25,6 +25,7 @@ from ckptstore.cli.screen import (
     when,
     width,
 )
+from ckptstore.structure import kind_of
 
 if TYPE_CHECKING:
     from ckptstore.checkpoint import Checkpoint
@@ -166,7 +167,7 @@ def _optimizer_document(structure: Structure | None) -> dict[str, Any] | None:
     if structure is None or structure.groups is None:
         return None
     return {
-        "kind": optimizer.kind_of(structure),
+        "kind": kind_of(structure),
         "groups": [asdict(group) for group in structure.groups],
         "slots": structure.slots,
     }
@@ -180,7 +181,8 @@ def _section(title: str, body: list[str]) -> Iterator[str]:
 
 def _facts(checkpoint: Checkpoint, structure: Mapping[str, Structure]) -> list[str]:
     generation = checkpoint.generation
-    made = [f"{when(checkpoint.created)}{_age(checkpoint.created)}"] if checkpoint.created else []
+    made = [when(checkpoint.created)] if checkpoint.created else []
+    made += [f"({age})"] if checkpoint.created and (age := ago(checkpoint.created)) else []
     made += [f"by {clean(checkpoint.writer)}"] if checkpoint.writer else []
     states = checkpoint.states()
     passed = ", ".join(state.called for state in checkpoint.passed_over)
@@ -236,12 +238,6 @@ def _tokenizer(checkpoint: Checkpoint) -> list[str]:
 def _names(structure: Mapping[str, Structure]) -> str:
     names = {name for said in structure.values() for name in said.refers_to}
     return f"refer to {plural(len(names), 'name')}, all of tensors and plain data"
-
-
-def _age(created: str) -> str:
-    """Return how long ago something was, as `` (3 hours ago)``; nothing below a minute."""
-    age = ago(created)
-    return f" ({age})" if age else ""
 
 
 def _each(tensors: Mapping[str, TensorInfo], measured: Mapping[str, Statistics]) -> list[str]:

@@ -1,73 +1,22 @@
-"""The modules of a model as a tree, made of nothing but the names and shapes of its tensors."""
+"""The modules of a model as the lines of a tree."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from ckptstore.cli.screen import clean, shape_text, size
+from ckptstore.modules import MOST_DEPTH, Module
 
 if TYPE_CHECKING:
     from ckptstore.manifest import TensorInfo
 
-__all__ = ["Module", "rows"]
+__all__ = ["rows"]
 
-_MOST_DEPTH = 16
 _MOST_ROWS = 40
 _MOST_SHAPES = 3
-
-
-@dataclass
-class Module:
-    """A module: its own tensors, and the modules in it.
-
-    Attributes:
-        tensors: by the last part of their names.
-        modules: by the next part of their names, in the order of the file.
-    """
-
-    tensors: dict[str, TensorInfo] = field(default_factory=dict)
-    modules: dict[str, Module] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, TensorInfo]) -> Module:
-        """Return the root of a model; what is deeper than 16 levels has names with dots."""
-        root = cls()
-        for name, info in tensors.items():
-            *path, last = name.split(".", _MOST_DEPTH)
-            module = root
-            for part in path:
-                module = module.modules.setdefault(part, cls())
-            module.tensors[last] = info
-        return root
-
-    @cached_property
-    def parameters(self) -> int:
-        """Elements in all tensors here and below."""
-        own = sum(math.prod(info.shape) for info in self.tensors.values())
-        return own + sum(module.parameters for module in self.modules.values())
-
-    @cached_property
-    def nbytes(self) -> int:
-        """Bytes of their elements."""
-        own = sum(info.nbytes for info in self.tensors.values())
-        return own + sum(module.nbytes for module in self.modules.values())
-
-    @cached_property
-    def dtypes(self) -> tuple[str, ...]:
-        """Their dtypes, sorted."""
-        own = {info.dtype for info in self.tensors.values()}
-        return tuple(sorted(own.union(*(module.dtypes for module in self.modules.values()))))
-
-    @cached_property
-    def form(self) -> tuple[object, ...]:
-        """What two modules have in common that are built alike."""
-        own = tuple((name, info.dtype, info.shape) for name, info in self.tensors.items())
-        return own, tuple((name, module.form) for name, module in self.modules.items())
 
 
 @dataclass(frozen=True)
@@ -86,7 +35,7 @@ def rows(tensors: Mapping[str, TensorInfo]) -> list[tuple[str, str, str, str, st
     """
     root = Module.of(tensors)
     lines = list(_lines(root, 1))
-    for depth in range(2, _MOST_DEPTH + 1):
+    for depth in range(2, MOST_DEPTH + 1):
         deeper = list(_lines(root, depth))
         if len(deeper) > _MOST_ROWS or len(deeper) == len(lines):
             break

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from ckptstore.cli.screen import clean, plural, value_text, width
+from ckptstore.structure import kind_of
 
 if TYPE_CHECKING:
     from ckptstore.structure import Group, Structure
 
-__all__ = ["kind_of", "rows"]
+__all__ = ["rows"]
 
 _MOST_GROUPS = 4
 _INDENT = 12
-# A hyperparameter that no other of torch's optimizers has.
-_ONLY_IN = {
-    "dampening": "SGD",
-    "centered": "RMSprop",
-    "lr_decay": "Adagrad",
-    "rho": "Adadelta",
-    "momentum_decay": "NAdam",
-    "ns_coefficients": "Muon",
-    "lambd": "ASGD",
-    "etas": "Rprop",
-    "max_iter": "LBFGS",
-}
 _SWITCHES = ("maximize", "foreach", "capturable", "differentiable", "fused")
-
-
-def kind_of(structure: Structure) -> str | None:
-    """Return the class that an optimizer's state dict most likely came from; None if unknown."""
-    values: Mapping[str, object] = structure.groups[0].values if structure.groups else {}
-    for name, kind in _ONLY_IN.items():
-        if name in values:
-            return kind
-    if "amsgrad" in values:
-        decoupled = values.get("decoupled_weight_decay")
-        return "Adam or AdamW" if decoupled is None else "AdamW" if decoupled else "Adam"
-    if "exp_inf" in structure.slots:
-        return "Adamax"
-    return "RAdam" if "decoupled_weight_decay" in values else None
 
 
 def rows(structure: Structure) -> list[tuple[str, str]]:

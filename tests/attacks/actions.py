@@ -216,6 +216,9 @@ def _actions() -> list[Action]:
         action("inspect --json", _ckptstore("inspect", "TARGET", "--json", "--tensors"), "open"),
         action("inspect --stats", _ckptstore("inspect", "TARGET", "--stats"), "open index model"),
         action("diff", _ckptstore("diff", "TARGET", "TARGET"), "open index"),
+        action(
+            "report", _ckptstore("report", "TARGET", "TARGET", "--html", "-"), "open index model"
+        ),
         action("verify", _ckptstore("verify", "TARGET"), "open index"),
         action("verify --json", _ckptstore("verify", "TARGET", "--json"), "open index"),
         action("convert", _ckptstore("convert", "TARGET", "FREE"), "open index"),

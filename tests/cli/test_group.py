@@ -14,10 +14,8 @@ from click.testing import CliRunner
 from ckptstore.cli import main
 from ckptstore.cli.group import LazyGroup
 
-COMMANDS = (
-    *("completion", "convert", "diff", "doctor", "inspect", "ls", "plugins", "rm", "sync"),
-    "verify",
-)
+COMMANDS = ("completion", "convert", "diff", "doctor", "inspect", "ls")
+COMMANDS += ("plugins", "report", "rm", "sync", "verify")
 HEAVY = ("torch", "fsspec", "s3fs", "tiktoken", "numpy", "botocore")
 
 

@@ -194,6 +194,7 @@ def test_an_interrupt_waits_for_the_end_of_an_import_and_a_second_does_not(
         "inspect PLACE",
         "inspect PLACE --tensors --stats",
         "diff PLACE PLACE",
+        "report PLACE --html -",
         "doctor PLACE",
         "plugins",
         "completion zsh",

@@ -416,9 +416,9 @@ def test_statistics_are_told_of_the_tensors_asked_for(run: Run, tmp_path: Path, 
 
 
 def test_the_age_of_a_checkpoint_is_told(run: Run, dante: Path) -> None:
-    from ckptstore.cli.inspected import _age
+    from ckptstore.wording import ago
 
-    assert _age("2020-01-01T00:00:00+00:00").endswith(" days ago)")
+    assert ago("2020-01-01T00:00:00+00:00").endswith(" days ago")
     assert facts(sections(run("inspect", dante).stdout)[str(dante)])["saved"].endswith("0.1.0")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from ckptstore.cli.modules import Module, rows
+from ckptstore.cli.modules import rows
 from ckptstore.manifest import TensorInfo
+from ckptstore.modules import Module
 
 
 def index(**shapes: tuple[int, ...]) -> dict[str, TensorInfo]:
