@@ -57,7 +57,7 @@ PLANTS = (
         ("tests/commit", "tests/faults", "tests/store"),
         (
             Change(
-                "ckptstore/commit/attempt.py",
+                "ckptstore/commit/writing.py",
                 """            yield incoming
 """,
                 """            yield incoming

@@ -12,7 +12,7 @@ SECONDS = 5.0  # of computing, for one action
 LONGEST = 5000  # letters in an error
 CODES = frozenset({0, 1, 2, 3, 4, 5, 6})
 # What they print may be a report that goes on: those names that would go, and what is damaged.
-_REPORTS = ("verify", "rm unasked", "gpt inspect")
+_REPORTS = ("verify", "doctor", "rm unasked", "gpt inspect")
 # They refuse for reasons of their own as well: no text, no tokenizer, another architecture.
 _GPT = ("gpt", "GPT", "load_for_inference", "initialize_for_training", "restore")
 

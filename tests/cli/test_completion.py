@@ -194,9 +194,9 @@ def test_paths_are_left_to_the_shell_and_urls_to_the_person() -> None:
     assert offered("sync", "dante", "s3://bucket/x") == []
 
 
-def test_only_formats_that_can_be_written_are_offered() -> None:
-    assert "bundle" in offered("convert", "x", "--to", "")
-    assert "legacy" not in offered("convert", "x", "--to", "")
+def test_the_formats_that_can_be_written_are_offered() -> None:
+    assert offered("convert", "x", "--to", "") == ["bundle", "legacy"]
+    assert offered("convert", "x", "--to", "le") == ["legacy"]
 
 
 def imported(*words: str) -> set[str]:

@@ -222,7 +222,7 @@ def test_the_first_line_of_many_is_enough(dante: Path, save: Save) -> None:
 
     done = subprocess.run(["sh", "-c", program], capture_output=True, text=True, timeout=60)
 
-    assert done.stdout.split() == ["location", "format", "step", "saved", "size"]
+    assert done.stdout.split()[:3] == ["location", "step", "format"]
     assert (done.returncode, done.stderr) == (0, "")
 
 

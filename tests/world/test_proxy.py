@@ -232,4 +232,4 @@ def test_an_endpoint_that_is_no_plain_server_is_refused():
 
 def test_options_go_by_way_of_the_proxy(proxy):
     assert proxy.storage_options == {"key": "k", "endpoint_url": proxy.endpoint}
-    assert len(HARMS) == 14
+    assert len(HARMS) == 13
