@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,17 @@ from ckptstore.cli import options, screen
 from ckptstore.cli.configured import StorageOptions
 from ckptstore.cli.near import matching, none_like
 from ckptstore.cli.progress import Bar
-from ckptstore.cli.screen import clean, number, plural, shape_text, short, table, value_text, width
+from ckptstore.cli.screen import (
+    clean,
+    fits,
+    number,
+    plural,
+    shape_text,
+    short,
+    table,
+    value_text,
+    width,
+)
 
 if TYPE_CHECKING:
     from ckptstore.differences import Change, Difference, TensorChange
@@ -116,7 +126,7 @@ def _part(found: Difference, part: str, pattern: str | None) -> Iterator[str]:
     if changes and not chosen:
         yield f"  {clean(none_like(pattern or '', named, 'tensor that changed'))}"
     shown = chosen if pattern else chosen[:_MOST_TENSORS]
-    yield from table([_tensor_row(change) for change in shown], style={0: _sign})
+    yield from _tensor_lines(shown)
     if len(shown) < len(chosen):
         yield f"  … and {len(chosen) - len(shown):,} more; --tensors lists all"
     yield f"  {', '.join(said)}"
@@ -130,6 +140,16 @@ def _only_side(found: Difference, part: str) -> tuple[str, str] | None:
     sides = {"removed": found.before, "added": found.after}
     (kind,) = kinds
     return (_SIGNS[kind], f"only in {clean(sides[kind])}") if kind in sides else None
+
+
+def _tensor_lines(changes: Sequence[TensorChange]) -> list[str]:
+    """Return a line for each tensor; on a narrow screen its form gives way to its distance."""
+    rows = [_tensor_row(change) for change in changes]
+    lines = table(rows, style={0: _sign})
+    if fits(lines):
+        return lines
+    rows = [(sign, name, told or form, "") for sign, name, form, told in rows]
+    return table(rows, style={0: _sign})
 
 
 def _tensor_row(change: TensorChange) -> tuple[str, str, str, str]:

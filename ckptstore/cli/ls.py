@@ -23,6 +23,8 @@ __all__ = ["command"]
 _PATIENCE = 1.0
 _INTERVAL = 0.2
 _MOST_METRICS = 6
+_LEAST = ("saved", "format")
+"""The columns that a narrow screen can do without, the first one first."""
 
 
 @click.command("ls")
@@ -133,14 +135,14 @@ def _document(row: State) -> dict[str, Any]:
 
 def _table(rows: Sequence[State], below: bool) -> list[str]:
     """Return a line for each row; columns that would be empty are left out."""
-    measured = _metrics(rows)
+    measured, ages = _metrics(rows), _ages(rows)
     columns: list[tuple[str, list[str], bool]] = [
         ("location", [screen.clean(row.location) for row in rows] if below else [], False),
         ("step", ["" if row.step is None else str(row.step) for row in rows], True),
         ("steps", ["" if row.steps is None else f"{row.steps:,}" for row in rows], True),
         ("format", [_format(row) for row in rows], False),
         ("saved", [screen.when(row.created) if row.created else "" for row in rows], False),
-        ("age", [screen.ago(row.created) if row.created else "" for row in rows], True),
+        ("age", ages, True),
         ("size", ["" if row.nbytes is None else screen.size(row.nbytes) for row in rows], True),
         *(
             (screen.clean(name), [_measure(row, name) for row in rows], True)
@@ -149,18 +151,35 @@ def _table(rows: Sequence[State], below: bool) -> list[str]:
         ("", [_note(row, len(rows) > 1 and not below) for row in rows], False),
     ]
     kept = [column for column in columns if any(column[1])]
-    right = frozenset(at for at, column in enumerate(kept) if column[2])
-    style = {len(kept) - 1: _alert} if kept[-1][0] == "" else None
-    cells = [tuple(title for title, _, _ in kept), *zip(*(c for _, c, _ in kept), strict=True)]
-    lines = screen.table(cells, right=right, style=style)
+    lines = _laid_out(kept)
+    for given_up in _LEAST:
+        if screen.fits(lines):
+            break
+        kept = [c for c in kept if c[0] != given_up or (given_up == "saved" and not any(ages))]
+        lines = _laid_out(kept)
     if len(measured) > _MOST_METRICS:
         more = screen.plural(len(measured) - _MOST_METRICS, "more metric")
         lines.append(f"  … and {more}; --json has all")
     return lines if below else [click.style(screen.clean(rows[0].location), bold=True), *lines]
 
 
+def _laid_out(columns: Sequence[tuple[str, list[str], bool]]) -> list[str]:
+    """Return lines of columns: a title, cells, and whether these are numbers."""
+    right = frozenset(at for at, column in enumerate(columns) if column[2])
+    style = {len(columns) - 1: _alert} if columns[-1][0] == "" else None
+    cells = [tuple(title for title, _, _ in columns)]
+    return screen.table(
+        [*cells, *zip(*(c for _, c, _ in columns), strict=True)], right=right, style=style
+    )
+
+
 def _metrics(rows: Sequence[State]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row.metrics))
+
+
+def _ages(rows: Sequence[State]) -> list[str]:
+    ages = [screen.ago(row.created) if row.created else None for row in rows]
+    return [age or ("now" if age == "" and any(ages) else "") for age in ages]
 
 
 def _measure(row: State, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import sys
 import unicodedata
@@ -29,6 +30,7 @@ __all__ = [
     "ago",
     "clean",
     "columns",
+    "fits",
     "number",
     "plural",
     "print_json",
@@ -50,6 +52,14 @@ _GUTTER = "   "
 def width() -> int:
     """Return the columns to use: the terminal's, at most 120; 80 where there is none."""
     return min(shutil.get_terminal_size().columns or 80, _MOST_COLUMNS)
+
+
+def fits(lines: Iterable[str]) -> bool:
+    """Whether no line is wrapped; those that go to a file or a pipe never are."""
+    if not (sys.stdout.isatty() or os.environ.get("COLUMNS")):
+        return True
+    room = shutil.get_terminal_size().columns or 80
+    return all(_span(line) <= room for line in lines)
 
 
 def table(

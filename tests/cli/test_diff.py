@@ -69,6 +69,16 @@ def test_a_part_that_one_side_alone_has_is_one_line(run, tmp_path, pair):
     assert len(sections(listed.stdout)[name]) == 7
 
 
+@pytest.mark.parametrize("columns", [60, 200])
+def test_on_a_narrow_screen_a_distance_takes_the_place_of_the_form(run, pair, columns):
+    result = run("diff", "--stats", *pair, env={"COLUMNS": str(columns)})
+
+    lines = sections(result.stdout)["tensors of the model"]
+    assert lines[0].startswith("  ~  embedding.weight")
+    assert "relative L2 " in lines[0]
+    assert ("float32" in lines[0]) == (columns == 200)
+
+
 def test_equal_checkpoints_differ_in_nothing(run, tmp_path, pair):
     one, _ = pair
     ckptstore.sync(one, tmp_path / "copy")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import Result
 
 import ckptstore
@@ -132,6 +133,16 @@ def test_ls_tells_the_age_of_what_is_older_than_a_minute(run: Run, tmp_path: Pat
     text = run("ls", golden).stdout
 
     assert re.search(r"\d+ days? ago", text)
+
+
+@pytest.mark.parametrize("columns", [40, 200])
+def test_ls_leaves_out_columns_before_it_wraps(run: Run, columns: int) -> None:
+    golden = Path(__file__).parents[1] / "guarantees" / "format_1"
+
+    lines = run("ls", golden, env={"COLUMNS": str(columns)}).stdout.splitlines()
+
+    assert ("saved" in lines[0].split()) == (columns == 200)
+    assert {"step", "age", "size"} < {*lines[0].split()}
 
 
 def test_ls_last_lists_the_highest_steps(run: Run, tmp_path: Path, save_history: Save) -> None:
