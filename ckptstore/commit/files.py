@@ -307,5 +307,8 @@ class _Pinned(RangeReader):
     def map(self) -> memoryview | None:
         return self._reader.map()
 
+    def interrupt(self) -> None:
+        self._reader.interrupt()
+
     def close(self) -> None:
         self._reader.close()

@@ -107,6 +107,10 @@ class BlockFile(Seekable):
         """Return the file's bytes as memory, unchecked; None where the storage cannot map it."""
         return self._reader.map()
 
+    def interrupt(self) -> None:
+        """Make the reads fail that are under way in other threads."""
+        self._reader.interrupt()
+
     def close(self) -> None:
         """Let go of the file."""
         if not self.closed:
@@ -135,8 +139,10 @@ class BlockFile(Seekable):
             try:
                 for done in [pool.submit(one, item) for item in items]:
                     done.result()
-            except BaseException:
+            except BaseException as error:
                 stopped.set()
+                if not isinstance(error, Exception):
+                    self._reader.interrupt()  # Who presses Ctrl-C does not wait for a server.
                 raise
 
     def _read_span(self, span: Span) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from ckptstore.errors import CkptstoreError, NotFoundError
 from ckptstore.storage.base import Held, RangeReader, Sink
 from ckptstore.storage.s3client import Client
+from ckptstore.storage.s3errand import Errand
 from ckptstore.storage.s3failure import Failure, Kind
 from ckptstore.storage.s3parts import Placed
 from ckptstore.storage.s3transfer import READS_AT_ONCE, fetch, fetch_at_once
@@ -107,6 +109,31 @@ class S3Reader(RangeReader):
         self._short = short
         self._said = said
         self._explained = explained
+        self._lock = threading.Lock()
+        self._errands: set[Errand] = set()
+        self._stopped = False
+
+    def interrupt(self) -> None:
+        """See `RangeReader.interrupt`."""
+        with self._lock:
+            self._stopped = True
+            errands = [*self._errands]
+        for errand in errands:
+            errand.interrupt()
+
+    @contextlib.contextmanager
+    def _under_way(self, errand: Errand) -> Iterator[None]:
+        """Let `interrupt` reach an errand as long as it is under way."""
+        with self._lock:
+            self._errands.add(errand)
+            stopped = self._stopped
+        try:
+            if stopped:
+                errand.interrupt()
+            yield
+        finally:
+            with self._lock:
+                self._errands.discard(errand)
 
     def readinto(self, start: int, target: memoryview) -> None:
         """See `RangeReader.readinto`; a large range comes by several requests at once."""
@@ -114,14 +141,16 @@ class S3Reader(RangeReader):
         with self._range(start + len(view)):
             if self._from_tail(start, [view]):
                 return
-            fetch_at_once(self._client, self._target, self._tag, start, view)
+            place = self._client, self._target, self._tag
+            fetch_at_once(*place, start, view, under_way=self._under_way)
 
     def readinto_parts(self, start: int, targets: Sequence[memoryview]) -> None:
         """See `RangeReader.readinto_parts`; one request."""
         with self._range(start + sum(target.nbytes for target in targets)):
             if self._from_tail(start, targets):
                 return
-            fetch(self._client, self._target, self._tag, start, targets)
+            place = self._client, self._target, self._tag
+            fetch(*place, start, targets, under_way=self._under_way)
 
     def _from_tail(self, start: int, targets: Sequence[memoryview]) -> bool:
         """Fill memory where all of it lies in the tail; return whether it does."""

@@ -7,7 +7,7 @@ import collections
 import contextlib
 import secrets
 import threading
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ckptstore.storage.s3client import Client
@@ -23,6 +23,7 @@ READS_AT_ONCE = 3
 
 
 _T = TypeVar("_T")
+UnderWay = Callable[[Errand], contextlib.AbstractContextManager[None]]
 _RANGE = 16 * 2**20
 _MOST_AT_ONCE = 8
 _COPIED_PART = 512 * 2**20
@@ -34,6 +35,8 @@ def fetch(
     tag: str,
     start: int,
     pieces: Sequence[memoryview],
+    *,
+    under_way: UnderWay,
 ) -> None:
     """Fill pieces of memory with the bytes of an object from ``start`` on, by one request.
 
@@ -43,17 +46,26 @@ def fetch(
         tag: the ETag that the object must still have.
         start: of the range.
         pieces: what to fill, one after the other.
+        under_way: a block in which the errand may be interrupted.
 
     Raises:
         Failure: of kind REFUSED, ABSENT or RANGE where the object has changed.
     """
     size = sum(piece.nbytes for piece in pieces)
     if size:
-        _get(client, target, Errand(targets=pieces, tag=tag), start, size)
+        errand = Errand(targets=pieces, tag=tag)
+        with under_way(errand):
+            _get(client, target, errand, start, size)
 
 
 def fetch_at_once(
-    client: Client, target: Mapping[str, Any], tag: str, start: int, into: memoryview
+    client: Client,
+    target: Mapping[str, Any],
+    tag: str,
+    start: int,
+    into: memoryview,
+    *,
+    under_way: UnderWay,
 ) -> None:
     """Fill memory as `fetch` does, by several requests at once where it is large.
 
@@ -72,7 +84,8 @@ def fetch_at_once(
                 errands.append(errand)
                 if errors:  # Whoever ends all of them may not have seen this one.
                     return
-                _get(client, target, errand, start + place, len(piece))
+                with under_way(errand):
+                    _get(client, target, errand, start + place, len(piece))
 
     def helper() -> None:
         try:

@@ -95,6 +95,12 @@ class RangeReader(ABC):
         """
         return None
 
+    def interrupt(self) -> None:  # noqa: B027  (what is soon done needs none)
+        """Make the reads fail that are under way in other threads, and all later ones.
+
+        For whoever gives up, and would have to wait for them.
+        """
+
     def close(self) -> None:  # noqa: B027  (closing nothing is fine)
         """Let go of the file; memory that `map` returned stays."""
 

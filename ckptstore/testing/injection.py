@@ -339,5 +339,8 @@ class _FaultyReader(RangeReader):
     def readinto_parts(self, start: int, targets: Sequence[memoryview]) -> None:
         self._do("readinto", self._name, lambda: self._reader.readinto_parts(start, targets))
 
+    def interrupt(self) -> None:
+        self._reader.interrupt()
+
     def close(self) -> None:
         self._reader.close()

@@ -61,6 +61,15 @@ class Pieces:
     def __exit__(self, *raised: object) -> None:
         self._stack.close()
 
+    def open(self) -> None:
+        """Open the file itself, in the thread that an interrupt reaches."""
+        self._source()
+
+    def stop(self) -> None:
+        """Make the reads fail that are under way: nobody waits for what they bring."""
+        if self._far is not None:
+            self._far.interrupt()
+
     def read(self, start: int, size: int, chunk: int | None = None) -> memoryview:
         """Return some bytes, proved.
 
@@ -99,7 +108,9 @@ class Pieces:
             return self._far
 
 
-def in_order(read: Callable[[int], memoryview], count: int) -> Generator[memoryview, None, None]:
+def in_order(
+    read: Callable[[int], memoryview], count: int, stop: Callable[[], None]
+) -> Generator[memoryview, None, None]:
     """Yield pieces in their order, while the next are being read by threads.
 
     Two at once, and more where they come slower than they are taken. Close it when it is left
@@ -108,6 +119,7 @@ def in_order(read: Callable[[int], memoryview], count: int) -> Generator[memoryv
     Args:
         read: returns a piece by its number.
         count: how many there are.
+        stop: makes the reads fail that are under way.
     """
     waiting: deque[Future[memoryview]] = deque()
     at_once, begun = _FIRST_AT_ONCE, 0
@@ -121,6 +133,8 @@ def in_order(read: Callable[[int], memoryview], count: int) -> Generator[memoryv
                 if not first.done():
                     at_once = min(at_once + 1, _MOST_AT_ONCE)
                 yield first.result()
-        finally:
+        except BaseException:
             for future in waiting:
                 future.cancel()
+            stop()
+            raise

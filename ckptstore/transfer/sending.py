@@ -226,8 +226,12 @@ class Sending:
             sink.defer(count, supply, place)
             self._tally.took(name, count, sink.waiting)
 
-        for start in range(0, size, step):
-            deferred(start, min(step, size - start))
+        try:
+            for start in range(0, size, step):
+                deferred(start, min(step, size - start))
+        except BaseException:
+            pieces.stop()
+            raise
 
     # -- what passes through here -------------------------------------------------------------
 
@@ -244,7 +248,8 @@ class Sending:
                 return pieces.read(start, min(piece, size - start), number if near else None)
 
             sink = stack.enter_context(files.create(name, expected_size=size))
-            with closing(in_order(read, -(-size // piece))) as ready:
+            pieces.open()
+            with closing(in_order(read, -(-size // piece), pieces.stop)) as ready:
                 for data in ready:
                     sink.lend(data)
                     self._tally.took(name, len(data), sink.waiting)

@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 
-from ckptstore.errors import StorageError
+from ckptstore.errors import CkptstoreError, StorageError
 from ckptstore.storage import AlreadyThereError, Listing, UnknownOutcomeError, connect
 
 PART = 8 * 2**20
@@ -202,6 +203,22 @@ class TestLostAnswers:
         through.create("a", b"1")
 
         assert through.read("a") == b"1"
+
+    @pytest.mark.parametrize("size", [PART, 3 * PART], ids=["one request", "several"])
+    def test_an_interrupt_ends_reads_in_other_threads_at_once(self, through, proxy, size):
+        write(through, "a", 4 * PART)
+        target = memoryview(bytearray(size))
+
+        with through.open("a") as reader, ThreadPoolExecutor(1) as pool:
+            proxy.harm("GET", "/dante/a", times=None, action="stall")
+            reading = pool.submit(reader.readinto, 0, target)
+            while not proxy.count("GET", "/dante/a") > 1:
+                time.sleep(0.01)
+            reader.interrupt()
+            with pytest.raises((CkptstoreError, CancelledError)):
+                reading.result(timeout=30)  # The server itself would be waited for twice as long.
+            with pytest.raises((CkptstoreError, CancelledError)):
+                reader.readinto(0, target)
 
     def test_a_range_that_breaks_off_is_read_again(self, through, proxy):
         write(through, "a", 3 * PART)
