@@ -1,7 +1,7 @@
 """One write that is under way: files first, then the manifest, create-only.
 
 Rule 1: until the manifest is there, nothing exists for anyone, and this attempt removes what it
-wrote when it fails. Rule 2: a definite refusal (another's manifest is there) is a
+wrote when it fails, but for what was to last. Rule 2: a definite refusal (another's manifest is there) is a
 `ConflictError`. Rule 3: a lost reply is settled by reading back and comparing the write id;
 where that cannot be settled the files stay, and `error.committed` is None. Rule 4: an attempt
 older than twelve hours gives up, because cleaners take files without a manifest for leftovers
@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
-from ckptstore.commit.intact import Age, check_files, late_if_removed, short, torn_manifest
+from ckptstore.commit.intact import check_files, late_if_removed, short, torn_manifest
 from ckptstore.commit.layout import Committed, read_manifest
 from ckptstore.commit.writing import Index, Writing
 from ckptstore.errors import (
@@ -30,7 +30,6 @@ from ckptstore.errors import (
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage.base import (
     AlreadyThereError,
-    Storage,
     UnknownOutcomeError,
     worth_keeping,
 )
@@ -43,42 +42,11 @@ log = logging.getLogger(__name__)
 class Attempt(Writing):
     """Writes the files of one state and commits it; a context manager that cleans up.
 
-    Args:
-        storage: where.
-        folder: the new generation's folder, or the step's.
-        manifest: what is to be committed, from `draft`.
-        index: reads the tensor index of a file just written, and refuses what is not safe.
-        durable: whether a loss of power must not matter once it is committed.
-        base: the forerunner, whose bytes need not be stored again.
-        resident: whether what is lent to it is in memory anyhow.
-        parallel: whether threads of its own may compute digests.
+    Its arguments are those of `Writing`.
     """
 
-    def __init__(
-        self,
-        storage: Storage,
-        folder: str,
-        manifest: Manifest,
-        *,
-        index: Index,
-        durable: bool = True,
-        base: Committed | None = None,
-        resident: bool = True,
-        parallel: bool = True,
-    ) -> None:
-        super().__init__(
-            storage,
-            folder,
-            manifest,
-            index=index,
-            durable=durable,
-            base=base,
-            resident=resident,
-            parallel=parallel,
-        )
-        self._age = Age(storage.location)
-        self._done = False
-        self._replaced: str | None = None
+    _done = False
+    _replaced: str | None = None
 
     def __enter__(self) -> Attempt:
         return self

@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from ckptstore.commit.ends import NotKeptError
 from ckptstore.commit.files import CommittedFiles, PassedFiles
 from ckptstore.commit.incoming import Incoming
-from ckptstore.commit.intact import check_files, late_if_removed, removed
+from ckptstore.commit.intact import Age, check_files, late_if_removed, removed
 from ckptstore.commit.layout import Committed
 from ckptstore.commit.takeover import known, sound
 from ckptstore.errors import (
@@ -77,6 +77,7 @@ class Writing(NewFiles):
         self._base = base
         self._resident = resident
         self._parallel = parallel
+        self._age = Age(storage.location)
         self._lasting: set[str] = set()
         self._written: list[str] = []
         self._digesting: dict[str, Incoming] = {}
