@@ -220,7 +220,11 @@ def test_the_first_line_of_many_is_enough(dante: Path, save: Save) -> None:
         save(dante.parent / name)
     program = f"{sys.executable} -m ckptstore ls {dante.parent} | head -n 1"
 
-    done = subprocess.run(["sh", "-c", program], capture_output=True, text=True, timeout=60)
+    environ = {**os.environ, "COLUMNS": "500"}
+
+    done = subprocess.run(
+        ["sh", "-c", program], env=environ, capture_output=True, text=True, timeout=60
+    )
 
     assert done.stdout.split()[:3] == ["location", "step", "format"]
     assert (done.returncode, done.stderr) == (0, "")
