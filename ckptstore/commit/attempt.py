@@ -1,11 +1,12 @@
 """One write that is under way: files first, then the manifest, create-only.
 
 Rule 1: until the manifest is there, nothing exists for anyone, and this attempt removes what it
-wrote when it fails, but for what was to last. Rule 2: a definite refusal (another's manifest is there) is a
-`ConflictError`. Rule 3: a lost reply is settled by reading back and comparing the write id;
-where that cannot be settled the files stay, and `error.committed` is None. Rule 4: an attempt
-older than twelve hours gives up, because cleaners take files without a manifest for leftovers
-after a day; and one whose files somebody removed commits nothing, or takes its commit back.
+wrote when it fails, but for what was to last. Rule 2: a definite refusal (another's manifest is
+there) is a `ConflictError`. Rule 3: a lost reply is settled by reading back and comparing the
+write id; where that cannot be settled the files stay, and `error.committed` is None. Rule 4: an
+attempt older than twelve hours gives up, because cleaners take files without a manifest for
+leftovers after a day; and one whose files somebody removed commits nothing, or takes its commit
+back.
 """
 
 from __future__ import annotations
