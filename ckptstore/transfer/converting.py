@@ -76,7 +76,9 @@ def convert(
     if not target.writable:
         raise UnsupportedError(f"the format {format!r} can be read, not written")
     origin = open(source, fallback=fallback, storage_options=storage_options)
-    own = storage_options if destination_options is None else destination_options
+    own = storage_options
+    if destination is not None and destination_options is not None:
+        own = destination_options  # Else it is beside the source, where only the source's lead.
     name = None
     if target.one_file is not None:
         place, name = onefile.place_of(source, destination, target.one_file, own)

@@ -52,10 +52,11 @@ def sync(
 ) -> Transfer:
     """Copy one state of a checkpoint to another location, what differs, and commit it there.
 
-    Guarantee: every byte is proved on the way (G4); the destination is the old state or the
-    new one, whatever dies (G2); a source that is replaced meanwhile is copied as it is then. A
+    Guarantee: every byte that passes through here is proved on the way (G4); what one S3 service
+    copies by itself is not read, but with ``prove``. The destination is the old state or the new
+    one, whatever dies (G2); a source that is replaced meanwhile is copied as it is then. A
     destination whose manifest is equal and whose files have the right sizes is left alone. Hand
-    edits of the JSON are carried over.
+    edits of the JSON are carried over. What was cut off goes on when it is called again.
 
     Args:
         source: path or URL; of a history, its newest step.
@@ -63,7 +64,8 @@ def sync(
         optimizer: False for an inference copy: model, config and tokenizer only.
         fallback: where the newest state of the source is damaged, copy the newest that is sound;
             see `ckptstore.open`.
-        prove: read what the destination has already too, and copy again what is damaged.
+        prove: read what the destination has already too, and copy again what is damaged; let no
+            service copy by itself.
         dry_run: only say what would be done.
         storage_options: what fsspec's filesystem takes, for both sides.
         destination_options: the same for the destination alone, instead of those.

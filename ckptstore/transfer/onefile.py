@@ -131,8 +131,9 @@ class NewFile(NewFiles):
 
     def write_text(self, name: str, text: str) -> None:
         """Write the file, if it is a text."""
-        with self.create(name, expected_size=len(text.encode())) as sink:
-            sink.write(memoryview(text.encode()))
+        data = text.encode()
+        with self.create(name, expected_size=len(data)) as sink:
+            sink.write(memoryview(data))
 
     @contextmanager
     def create(self, name: str, *, expected_size: int = 0) -> Iterator[Sink]:

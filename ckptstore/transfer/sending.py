@@ -240,7 +240,7 @@ class Sending:
         with ExitStack() as stack:
             near: list[Nearby] = []
             if entry is not None and self._place.taking_over == "proof":
-                near = [*self._near(name, entry, stack)] if isinstance(files, Attempt) else []
+                near += self._near(name, entry, stack)
             pieces = stack.enter_context(self._pieces(name, size, near))
 
             def read(number: int) -> memoryview:

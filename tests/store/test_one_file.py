@@ -44,6 +44,16 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_beside_the_source_the_options_are_those_of_the_source(moto_server):
+    url, options = moto_server.url(), moto_server.storage_options
+    ckptstore.save(url, model={"w": torch.ones(3)}, storage_options=options)
+    nowhere = {**options, "endpoint_url": "http://127.0.0.1:1"}
+
+    ckptstore.convert(url, format="legacy", storage_options=options, destination_options=nowhere)
+
+    assert "latest.pt" in storage.connect(url, options).list().files
+
+
 class TestWhatIsInIt:
     def test_plain_torch_reads_the_documented_keys(self, source, tmp_path, training, same):
         ckptstore.convert(source, tmp_path / "dante.pt", "legacy")
