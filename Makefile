@@ -3,7 +3,9 @@
 #   make demo      train a small GPT, kill it, resume it, let it write, inspect and prove it
 #   make test      the tests
 #   make lint      ruff: rules and formatting        make types     mypy --strict
-#   make floors    imports go down the floors only   make plugins   the plugins' own tests
+#   make floors    imports go down the floors only
+#   make plugins   types and tests of the packages in plugins/, each with the real library
+#   make ckptstore-bytes   those of one package alone
 #   make bench     save, load and stall against the machine's limits and peers, in 15 minutes
 #   make bench-quick   the same in two, with an eighth of the bytes and fewer peers
 #   make bench-sync    sync beside rclone and the AWS command line, in five minutes
@@ -17,12 +19,15 @@ WORKERS ?= auto
 SECONDS ?= 600
 
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
-PLUGINS := $(wildcard plugins/*/pyproject.toml)
+PIP := python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/$(PIP)
+INSTALL_BESIDE := plugins/.venv/bin/$(PIP)
+PLUGINS := $(sort $(patsubst plugins/%/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
+BESIDE := plugins/.venv/bin
 STATED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types floors plugins docs bench bench-quick bench-sync fuzz faults clean
+.PHONY: help demo test lint types floors plugins $(PLUGINS) docs bench bench-quick bench-sync fuzz faults clean
 
 help:
 	@sed -n 's/^#   \{0,1\}//p' Makefile
@@ -43,11 +48,12 @@ types: .venv/lint
 floors: .venv/lint
 	$(BIN)/lint-imports --no-cache
 
-plugins: .venv/test
-	@set -e; for folder in $(dir $(PLUGINS)); do \
-	  echo "$(BIN)/python -m pytest $${folder}tests"; \
-	  $(BIN)/python -m pytest "$${folder}tests"; \
-	done
+plugins: $(PLUGINS)
+
+$(PLUGINS): ckptstore-%: plugins/.venv/ckptstore-%
+	$(if $(wildcard plugins/$@/*/py.typed),$(BESIDE)/mypy --strict --ignore-missing-imports \
+	  --follow-imports silent plugins/$@/$(subst -,_,$@))
+	$(BESIDE)/python -m pytest plugins/$@/tests
 
 docs: .venv/test
 	$(BIN)/python -m tests.docs.cli --write
@@ -71,7 +77,7 @@ faults: .venv/test
 	$(BIN)/python -m benchmarks.faults
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv plugins/.venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each of these files says that an installation into .venv was finished, and which.
@@ -88,9 +94,9 @@ clean:
 	@$(INSTALL) -e .
 	@touch $@
 
-.venv/test: .venv/python $(STATED) $(PLUGINS)
-	@echo "installing ckptstore, its plugins and what the tests need into .venv (minutes, once)"
-	@$(INSTALL) -e '.[test]' $(patsubst %/pyproject.toml,-e ./%,$(PLUGINS))
+.venv/test: .venv/python $(STATED)
+	@echo "installing ckptstore and what the tests need into .venv (minutes, once)"
+	@$(INSTALL) -e '.[test]'
 	@touch $@ .venv/demo
 
 .venv/lint: .venv/test
@@ -106,4 +112,18 @@ clean:
 .venv/bench: .venv/demo
 	@echo "installing what the benchmarks compare with into .venv"
 	@$(INSTALL) -e '.[bench]'
+	@touch $@
+
+# The packages in plugins/ have an environment of their own, so that what ckptstore itself is
+# tested with is what ckptstore itself asks for.
+
+plugins/.venv/ckptstore: $(STATED)
+	@echo "making plugins/.venv, with ckptstore and what its test kits need (minutes, once)"
+	@$(PYTHON) -m venv plugins/.venv
+	@$(INSTALL_BESIDE) -e '.[test,lint]'
+	@touch $@
+
+plugins/.venv/ckptstore-%: plugins/.venv/ckptstore plugins/ckptstore-%/pyproject.toml
+	@echo "installing ckptstore-$* and what its tests need into plugins/.venv"
+	@$(INSTALL_BESIDE) -e './plugins/ckptstore-$*[test]'
 	@touch $@
