@@ -263,3 +263,19 @@ class Format(ABC):
     def write(self, contents: Contents, files: NewFiles) -> None:
         """Write a checkpoint as new files; the caller commits them."""
         raise UnsupportedError(f"the format {self.name!r} can be read, not written")
+
+    def stored(self, contents: Contents) -> Contents:
+        """Return what reading back gives of what `write` is given.
+
+        Override it where the format renames, reshapes or leaves out something; what it returns may
+        look into the tensors of ``contents`` (a view, a mapping that makes each tensor when it is
+        asked for), and need not copy them. ``convert`` proves the result against it, so what is
+        None or absent here is left out and what is here has to be there, bit for bit.
+
+        Returns:
+            ``contents`` itself where all of it comes back as it is.
+
+        Raises:
+            UnsupportedError: the format does not write this.
+        """
+        return contents

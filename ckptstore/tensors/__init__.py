@@ -10,6 +10,7 @@ from __future__ import annotations
 from ckptstore.ptfile.names import repaired
 from ckptstore.tensors.filling import fill
 from ckptstore.tensors.loading import load
+from ckptstore.tensors.memory import bytes_of
 from ckptstore.tensors.modules import (
     fillable,
     fits,
@@ -22,11 +23,12 @@ from ckptstore.tensors.modules import (
 from ckptstore.tensors.optimizers import check_optimizer
 from ckptstore.tensors.saving import Checked, checked, save
 from ckptstore.tensors.staging import cores_to_spare
-from ckptstore.tensors.values import alike, distance, statistics
+from ckptstore.tensors.values import alike, distance, imprint, statistics
 
 __all__ = [
     "Checked",
     "alike",
+    "bytes_of",
     "check_optimizer",
     "checked",
     "cores_to_spare",
@@ -34,6 +36,7 @@ __all__ = [
     "fill",
     "fillable",
     "fits",
+    "imprint",
     "load",
     "repaired",
     "restore",

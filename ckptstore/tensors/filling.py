@@ -18,7 +18,7 @@ from ckptstore.errors import CkptstoreError
 from ckptstore.ptfile import TensorStub
 from ckptstore.tensors.build import buildable, built
 from ckptstore.tensors.compact import is_plain
-from ckptstore.tensors.memory import memory_of
+from ckptstore.tensors.memory import bytes_of
 from ckptstore.tensors.records import Records
 
 __all__ = ["fill"]
@@ -98,7 +98,7 @@ def _parted(
             del direct[record]
             beside += [name for name, stub in stubs.items() if stub.record == record]
         end = max(end, tensor.data_ptr() + tensor.numel() * tensor.element_size())
-    return {record: _memory(tensor) for record, tensor in direct.items()}, beside
+    return {record: bytes_of(tensor) for record, tensor in direct.items()}, beside
 
 
 def _is_the_record(stub: TensorStub, tensor: torch.Tensor) -> bool:
@@ -141,12 +141,6 @@ def _batches(
             batch, size = {}, 0
     if batch:
         yield batch
-
-
-def _memory(tensor: torch.Tensor) -> memoryview:
-    start = tensor.storage_offset() * tensor.element_size()
-    size = tensor.numel() * tensor.element_size()
-    return memory_of(tensor.untyped_storage())[start : start + size]
 
 
 def _partly(error: CkptstoreError) -> CkptstoreError:

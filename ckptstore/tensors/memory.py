@@ -7,7 +7,7 @@ import functools
 
 import torch
 
-__all__ = ["memory_of"]
+__all__ = ["bytes_of", "memory_of"]
 
 
 class _Bytes(ctypes.Array[ctypes.c_char]):
@@ -31,3 +31,13 @@ def memory_of(storage: torch.UntypedStorage) -> memoryview:
     array = _kind(size).from_address(storage.data_ptr())
     array.owner = storage
     return memoryview(array).cast("B")
+
+
+def bytes_of(tensor: torch.Tensor) -> memoryview:
+    """Return the bytes of a contiguous tensor on the CPU, without a copy, to read and to write.
+
+    They stay as long as the view does.
+    """
+    start = int(tensor.storage_offset()) * tensor.element_size()
+    size = tensor.numel() * tensor.element_size()
+    return memory_of(tensor.untyped_storage())[start : start + size]

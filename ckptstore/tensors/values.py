@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from ckptstore.digests import Chunks
 from ckptstore.errors import UnsupportedError
 from ckptstore.statistics import Distance, Statistics
+from ckptstore.tensors.memory import bytes_of
 from ckptstore.tensors.spread import Spread
 
-__all__ = ["alike", "distance", "statistics"]
+__all__ = ["alike", "distance", "imprint", "statistics"]
 
 _PIECE = 2**22
 
@@ -68,6 +70,34 @@ def alike(one: Any, two: Any) -> bool:
     if isinstance(one, (list, tuple)) and isinstance(two, (list, tuple)):
         return len(one) == len(two) and all(map(alike, one, two))
     return bool(one == two or (one != one and two != two))
+
+
+def imprint(value: Any) -> Any:
+    """Return an object with a checksum of its bytes in the place of each tensor.
+
+    Two imprints are `alike` where their objects are, and need not be in memory at once.
+    """
+    if isinstance(value, torch.Tensor):
+        form = (str(value.dtype), tuple(value.shape), str(value.layout))
+        if value.is_meta or value.is_quantized:
+            return value
+        if value.is_nested:
+            return [*form, imprint(list(value.unbind()))]
+        if value.layout is not torch.strided:
+            return [*form, imprint(_made_of(value))]
+        values = value.detach()
+        if values.numel() > _PIECE and _repeats(values) > 1:
+            # What shows few values many times over is looked at once, like those it is held to.
+            values = values[tuple(slice(None if step else 1) for _, step in _sizes(values))]
+        chunks = Chunks()
+        for piece in _parts(values):
+            chunks.update(bytes_of(_bytes(piece.cpu())))
+        return [*form, *chunks.digest().checksums]
+    if isinstance(value, Mapping):
+        return {key: imprint(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [imprint(inner) for inner in value]
+    return value
 
 
 def _made_of(tensor: torch.Tensor) -> list[torch.Tensor]:

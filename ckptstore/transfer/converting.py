@@ -14,7 +14,7 @@ from ckptstore.commit.files import PlainFiles
 from ckptstore.commit.layout import Committed, newest
 from ckptstore.commit.save import Save, save_generation
 from ckptstore.errors import CkptstoreError, ConflictError, UnsupportedError
-from ckptstore.formats.base import Format
+from ckptstore.formats.base import Contents, Format
 from ckptstore.manifest import Manifest
 from ckptstore.opening import Location, open, open_state
 from ckptstore.progress import OnProgress
@@ -22,7 +22,7 @@ from ckptstore.saving import save_of
 from ckptstore.storage.base import Storage
 from ckptstore.transfer import onefile
 from ckptstore.transfer.gathering import contents_of
-from ckptstore.transfer.proving import left_out, proved_same
+from ckptstore.transfer.proving import left_out, proved_same, proved_stored
 from ckptstore.transfer.report import Transfer
 from ckptstore.transfer.watching import Watched
 
@@ -45,8 +45,9 @@ def convert(
     """Write a checkpoint of any format as another, by default beside the old file.
 
     Guarantee: the source is read, never changed or deleted; tensors, optimizer state and JSON
-    fields are the same afterwards. That the tensors are is seen, one by one, and reported; what
-    the format has no room for is named. A format that is one file, such as ``legacy``, is written
+    fields are the same afterwards, or what the format says that it makes of them
+    (`Format.stored`). That the tensors are is seen, one by one, and reported; what the format has
+    no room for is named. A format that is one file, such as ``legacy``, is written
     whole or not at all, and never over a file that is there (G2).
 
     Args:
@@ -130,7 +131,7 @@ class _Work:
 
     def _commit(self, overwrite: bool) -> tuple[Transfer, Committed | None]:
         origin, place = self.origin, self.place
-        what, rehearsal = self._rehearsed()
+        what, rehearsal, _ = self._rehearsed()
         expected = rehearsal.manifest
         there = newest(place)
         if there is not None and expected.same_content(there.manifest):
@@ -159,7 +160,7 @@ class _Work:
 
     def _write(self, name: str) -> tuple[Transfer, bool]:
         origin, place, target = self.origin, self.place, self.target
-        what, rehearsal = self._rehearsed()
+        what, rehearsal, stored = self._rehearsed()
         sizes = _sizes(rehearsal.manifest)
         onefile.check_only(target, sizes)
         location = f"{place.location}/{name}"
@@ -170,28 +171,41 @@ class _Work:
             return replace(done, destination=location, spared=(name,), spared_bytes=size), False
         done = replace(_converted(origin, place, {name: size}, None), destination=location)
         if self.dry_run:
-            return replace(done, left_out=left_out(origin, preview) if preview else None), False
+            lost = left_out(origin, preview, stored) if preview else None
+            return replace(done, left_out=lost), False
         files = Watched(onefile.NewFile(place, name, target), sizes, self.progress)
         onefile.put(lambda: what.write(files), place, name, sha256)
         return done, True
 
-    def _rehearsed(self) -> tuple[Save, Rehearsal]:
-        """Return what is to be saved, and what that will be; all of the source is read by then."""
-        origin, roomy = self.origin, self.target.one_file is not None
+    def _rehearsed(self) -> tuple[Save, Rehearsal, Contents | None]:
+        """Return what is to be saved, and what that will be; all of the source is read by then.
+
+        The last is what the format stores, where that is not what it is given.
+        """
+        origin, contents = self.origin, self._contents()
+        stored = self.target.stored(contents)
         what = save_of(
-            contents_of(origin, optimizer=self.optimizer, roomy=roomy),
-            self.target,
-            metrics=origin.metrics,
-            fingerprint=origin.fingerprint,
+            contents, self.target, metrics=origin.metrics, fingerprint=origin.fingerprint
         )
         rehearsal = Rehearsal(what.manifest(None))
         what.write(rehearsal)
-        return what, rehearsal
+        return what, rehearsal, None if stored is contents else stored
+
+    def _contents(self) -> Contents:
+        roomy = self.target.one_file is not None
+        return contents_of(self.origin, optimizer=self.optimizer, roomy=roomy)
 
     def _proved(self, done: Transfer, result: Checkpoint) -> Transfer:
-        parts = self.origin.parts() if self.optimizer else ("model",)
-        proofs = proved_same(self.origin, result, parts)
-        return replace(done, proofs=proofs, left_out=left_out(self.origin, result))
+        origin = self.origin
+        if type(self.target).stored is not Format.stored:
+            contents = self._contents()  # Read once more, so that what was written is not trusted.
+            stored = self.target.stored(contents)
+            if stored is not contents:
+                proofs = proved_stored(origin, result, contents, stored)
+                return replace(done, proofs=proofs, left_out=left_out(origin, result, stored))
+        parts = origin.parts() if self.optimizer else ("model",)
+        proofs = proved_same(origin, result, parts)
+        return replace(done, proofs=proofs, left_out=left_out(origin, result))
 
 
 @contextmanager

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from ckptstore.checkpoint import Checkpoint
+from ckptstore.checkpoint import Checkpoint, batches
 from ckptstore.errors import CorruptionError
+from ckptstore.formats.base import Contents
 from ckptstore.transfer.gathering import own_fields
 from ckptstore.transfer.report import Proof
 
-__all__ = ["left_out", "proved_same"]
+__all__ = ["left_out", "proved_same", "proved_stored"]
 
 
 _FACTS: Mapping[str, Callable[[Checkpoint], Any]] = {
@@ -23,20 +25,35 @@ _FACTS: Mapping[str, Callable[[Checkpoint], Any]] = {
 }
 
 
-def left_out(before: Checkpoint, after: Checkpoint) -> tuple[str, ...]:
+def left_out(
+    before: Checkpoint, after: Checkpoint, stored: Contents | None = None
+) -> tuple[str, ...]:
     """Return what a checkpoint held beside tensors and is not in the one that was made of it.
 
     Formats have no room for some things: a single file has none for metrics.
+
+    Args:
+        before: the source.
+        after: the result.
+        stored: what the format makes of the source; None where that is the source itself.
     """
-    lost = [name for name, of in _FACTS.items() if of(before) not in (None, of(after))]
+    kept: dict[str, Any] = {}
+    if stored is not None:
+        kept = {"config": stored.config, "tokenizer": stored.tokenizer_state}
+    lost = []
+    for name, of in _FACTS.items():
+        had = of(before)
+        wanted = kept.get(name, had)
+        if had is not None and (wanted is None or of(after) != wanted):
+            lost.append(name)
     if before.has_optimizer and not after.has_optimizer:
         lost.append("optimizer")
-    kept = own_fields(after)
+    fields = own_fields(after)
     states, new = set(after.states()), {*after.states()} - {*before.states()}
     for name, value in own_fields(before).items():
         # What has no room among the fields becomes a state, under its name or nearly that.
         moved = {name, f"{name}_", name.removesuffix("_state_dict")} & new
-        if value is not None and kept.get(name) != value and not moved:
+        if value is not None and fields.get(name) != value and not moved:
             lost.append(f"the field {name}")
     return (*lost, *(f"the state {name}" for name in before.states() if name not in states))
 
@@ -65,14 +82,54 @@ def proved_same(
             or (part == "optimizer" and not _same_settings(before, after))
             or (unsure and not _same_values(before, after, part, unsure))
         ):
-            raise CorruptionError(
-                f"{after.location} was made of {before.location} and is committed, but tensors of "
-                f"its {part} differ; do not use it, and tell ckptstore's authors",
-                committed=True,
-            )
+            raise _differs(before, after, part)
         if proofs:
             found[part] = proofs
     return found
+
+
+def proved_stored(
+    before: Checkpoint, after: Checkpoint, contents: Contents, stored: Contents
+) -> dict[str, tuple[Proof, ...]]:
+    """Return the proofs of a conversion to a format that stores something else than it is given.
+
+    Parts that it stores as they are are proved as by `proved_same`. Of the others every value is
+    compared with what the format says that it makes of it, a few tensors at a time (G6).
+
+    Args:
+        before: the source.
+        after: the result.
+        contents: all of the source.
+        stored: what the format makes of it.
+
+    Raises:
+        CorruptionError: a tensor is not what it should be. The conversion is committed.
+    """
+    given, wanted = _parts_of(contents), _parts_of(stored)
+    found = proved_same(before, after, [n for n, mine in wanted.items() if mine is given.get(n)])
+    for part, mine in wanted.items():
+        if mine is given.get(part):
+            continue
+        there = after.tensors(part)
+        same = _holds_model(after, mine) if part == "model" else _holds(after, part, mine)
+        if not same:
+            raise _differs(before, after, part)
+        if there:
+            found[part] = tuple(Proof(n, replace(i, crc32=None), i) for n, i in there.items())
+    return found
+
+
+def _parts_of(contents: Contents) -> dict[str, Any]:
+    optimizer = {} if contents.optimizer is None else {"optimizer": contents.optimizer}
+    return {"model": contents.model, **optimizer, **contents.states}
+
+
+def _differs(before: Checkpoint, after: Checkpoint, part: str) -> CorruptionError:
+    return CorruptionError(
+        f"{after.location} was made of {before.location} and is committed, but tensors of "
+        f"its {part} differ; do not use it, and tell ckptstore's authors",
+        committed=True,
+    )
 
 
 def _same_settings(before: Checkpoint, after: Checkpoint) -> bool:
@@ -83,11 +140,33 @@ def _same_settings(before: Checkpoint, after: Checkpoint) -> bool:
 def _same_values(before: Checkpoint, after: Checkpoint, part: str, names: list[str]) -> bool:
     from ckptstore import tensors
 
-    def load(checkpoint: Checkpoint) -> Any:
-        whole: Mapping[str, Callable[[], Any]] = {
-            "model": lambda: checkpoint.load_model(names),
-            "optimizer": checkpoint.load_optimizer,
-        }
-        return whole.get(part, lambda: checkpoint.load_state(part))()
+    if part == "model":
+        found = batches(names, after.tensors())
+        return all(tensors.alike(before.load_model(b), after.load_model(b)) for b in found)
+    # Neither can be read in pieces, so that only one of them is in memory at a time.
+    one, two = (tensors.imprint(_load(checkpoint, part)) for checkpoint in (before, after))
+    return tensors.alike(one, two)
 
-    return tensors.alike(load(before), load(after))
+
+def _holds_model(after: Checkpoint, wanted: Mapping[str, Any]) -> bool:
+    from ckptstore import tensors
+
+    there = after.tensors()
+    if there.keys() != wanted.keys():
+        return False
+    for batch in batches(wanted, there):
+        loaded = after.load_model(batch)
+        if not all(tensors.alike(wanted[name], loaded.pop(name)) for name in batch):
+            return False
+    return True
+
+
+def _holds(after: Checkpoint, part: str, wanted: Any) -> bool:
+    from ckptstore import tensors
+
+    there = after.has_optimizer if part == "optimizer" else part in after.states()
+    return there and tensors.alike(wanted, _load(after, part))
+
+
+def _load(checkpoint: Checkpoint, part: str) -> Any:
+    return checkpoint.load_optimizer() if part == "optimizer" else checkpoint.load_state(part)
