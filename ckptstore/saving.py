@@ -8,7 +8,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ckptstore import ptfile
+from ckptstore import plugins, ptfile
 from ckptstore.commit.layout import MOST_STEPS
 from ckptstore.commit.save import Save
 from ckptstore.errors import UnsupportedError
@@ -17,7 +17,7 @@ from ckptstore.manifest import TensorInfo
 from ckptstore.structure import Structure
 from ckptstore.tokenizers.base import Tokenizer
 
-__all__ = ["contents_of", "index", "numbers", "save_of"]
+__all__ = ["contents_of", "index", "numbers", "save_of", "to_save_in"]
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,25 @@ def save_of(
         small_view=small_view,
         parallel=parallel,
     )
+
+
+def to_save_in(name: str) -> Format:
+    """Return a format that a store can save in.
+
+    Raises:
+        UnsupportedError: it is not installed, can only be read, or is a file without a manifest.
+    """
+    format = plugins.format_named(name)
+    if not format.writable:
+        raise UnsupportedError(
+            f"the format {name!r} can be read, not written; save in 'bundle', and convert"
+        )
+    if format.one_file is not None:
+        raise UnsupportedError(
+            f"the format {name!r} is a single file, which has no manifest and is never replaced, "
+            "so that a store cannot save in it; save in 'bundle', and convert what is to be one"
+        )
+    return format
 
 
 def numbers(metrics: Mapping[str, float] | None) -> dict[str, float]:

@@ -26,7 +26,7 @@ from ckptstore.errors import UnsupportedError
 from ckptstore.formats.base import Contents
 from ckptstore.keep import Keep
 from ckptstore.opening import Location, open_place, open_state
-from ckptstore.saving import contents_of, index, numbers, save_of
+from ckptstore.saving import contents_of, index, numbers, save_of, to_save_in
 from ckptstore.texts import parse_json
 from ckptstore.tokenizers.base import Tokenizer
 
@@ -46,7 +46,11 @@ class Store:
         keep: makes it a history, and says which steps stay.
         durable: whether a save that returned survives a loss of power (G3).
         small_view: whether the view holds only JSON and the manifest, not the weights.
+        format: the layout to save in: any writable format that is installed.
         storage_options: what fsspec's filesystem takes.
+
+    Raises:
+        UnsupportedError: the format is not installed, or cannot be saved in; nothing was written.
     """
 
     def __init__(
@@ -56,9 +60,11 @@ class Store:
         keep: Keep | None = None,
         durable: bool = True,
         small_view: bool = False,
+        format: str = "bundle",
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.keep = keep
+        self._format = to_save_in(format)
         self._durable = durable
         self._small_view = small_view
         self._storage = storage.connect(location, storage_options)
@@ -309,7 +315,7 @@ class Store:
             fingerprint = self._fingerprint_of(contents.tokenizer_state)
         return save_of(
             contents,
-            plugins.format_named("bundle"),
+            self._format,
             fingerprint=fingerprint,
             metrics=metrics,
             durable=self._durable,
@@ -341,6 +347,7 @@ def save(
     metrics_log: Sequence[Mapping[str, Any]] = (),
     overwrite: bool = False,
     durable: bool = True,
+    format: str = "bundle",
     storage_options: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Save a single checkpoint: the next generation of what is at a location.
@@ -350,9 +357,10 @@ def save(
     Args:
         location: path or URL.
         durable: whether it survives a loss of power when this returns (G3).
+        format: the layout to save in: any writable format that is installed.
         storage_options: what fsspec's filesystem takes.
     """
-    with Store(location, durable=durable, storage_options=storage_options) as store:
+    with Store(location, durable=durable, format=format, storage_options=storage_options) as store:
         return store.save(
             model=model,
             config=config,
