@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ckptstore.manifest import TensorInfo
     from ckptstore.opening import open
     from ckptstore.store import Keep, Store, save
+    from ckptstore.tensors.randomness import RandomStates
     from ckptstore.transfer import convert, sync, sync_steps
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ __all__ = [
     "Keep",
     "NotFoundError",
     "PluginError",
+    "RandomStates",
     "StorageError",
     "Store",
     "SupersededError",
@@ -57,6 +59,7 @@ __all__ = [
 _HOMES = {
     "Checkpoint": "checkpoint",
     "Keep": "store",
+    "RandomStates": "tensors.randomness",
     "Store": "store",
     "TensorInfo": "manifest",
     "convert": "transfer",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ckptstore import plugins, verify
+from ckptstore import plugins, restoring, verify
 from ckptstore.commit.files import CommittedFiles
 from ckptstore.errors import NotFoundError, UnsupportedError
 from ckptstore.formats.base import Files, Format, Reader
@@ -284,42 +284,40 @@ class Checkpoint:
             raise NotFoundError(f"{self.location} has no tokenizer; save it with tokenizer=")
         return plugins.load_tokenizer(self.tokenizer_state, fingerprint=self.fingerprint)
 
-    def restore(self, *, model: Any = None, optimizer: Any = None, atomic: bool = False) -> None:
-        """Load into an existing model and optimizer, in place.
+    def restore(
+        self,
+        *,
+        model: Any = None,
+        optimizer: Any = None,
+        state: Mapping[str, Any] | None = None,
+        atomic: bool = False,
+    ) -> None:
+        """Load into existing objects, in place: a model, its optimizer, and what else was saved.
 
-        Both are compared before either is changed, and every byte is proved (G4). The weights are
+        All are compared before one is changed, and every byte is proved (G4). The weights are
         read straight into the memory of the model's parameters: where damage is found half way,
         the model holds a part of what was read, and the error says so. After any other error that
-        is named below, both are what they were, unless the device itself fails.
+        is named below, all are what they were, unless the device itself fails, or an object that
+        only its own ``load_state_dict`` can judge refuses its state: those before it in ``state``
+        hold theirs by then (with ``atomic`` the model, too), and the error says which. Random
+        states are set last.
 
         Args:
             model: a module.
             optimizer: an optimizer.
+            state: objects with ``load_state_dict`` (modules, optimizers, schedulers, scalers,
+                data loaders, `RandomStates`), and torch's generators, by the names that
+                their states were saved under with ``state=``.
             atomic: prove all weights first, by reading them once more: then damage, too, leaves
-                both as they were.
+                all as they were.
 
         Raises:
-            NotFoundError: an optimizer was given, and the checkpoint has none.
-            UnsupportedError: names, shapes or groups differ; the message says which.
+            NotFoundError: an optimizer or a state was asked for, and the checkpoint has none;
+                the message says which.
+            UnsupportedError: names, shapes, groups or kinds differ; the message says which.
             CorruptionError, UnsafeError, SupersededError: as for `load_model`.
         """
-        from ckptstore import tensors
-
-        into = None if model is None else tensors.fillable(model)
-        if into is not None and not tensors.fits(into, self.tensors()):
-            into = None  # Whether it can be loaded all the same, and what differs, is said below.
-        weights = None if model is None or into is not None else self.load_model()
-        moments = None if optimizer is None else self.load_optimizer()
-        if optimizer is not None and moments is None:
-            raise NotFoundError(
-                f"{self.location} has no optimizer state; restore the model alone, and start "
-                "with a fresh optimizer"
-            )
-        if optimizer is not None and moments is not None:
-            tensors.check_optimizer(optimizer, moments, self.location)
-        if into is not None and not self._reader.fill_model(into, atomic=atomic):
-            weights = self.load_model()
-        tensors.restore(model, weights, optimizer, moments, where=self.location)
+        restoring.restore(self, model=model, optimizer=optimizer, state=state or {}, atomic=atomic)
 
     def verify(
         self,

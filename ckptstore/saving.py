@@ -55,7 +55,9 @@ def contents_of(
         config=config,
         tokenizer_state=tokenizer.state() if isinstance(tokenizer, Tokenizer) else tokenizer,
         optimizer=None if optimizer is None else tensors.state_dict_of(optimizer),
-        states={_named(name): tensors.state_of(value) for name, value in (state or {}).items()},
+        states={
+            _named(name): tensors.state_of(value, name) for name, value in (state or {}).items()
+        },
         step=step,
         training_state=training_state or {},
         metrics_log=tuple(metrics_log),

@@ -111,7 +111,8 @@ class Store:
             tokenizer: a tokenizer, or its state.
             optimizer: an optimizer, or its state dict.
             step: finished optimizer steps; a history requires it.
-            state: further objects that have a state dict, or state dicts, by name.
+            state: further objects that have a state dict (schedulers, scalers, EMA weights, data
+                loaders, `RandomStates`), torch's generators, or state dicts, by name.
             training_state: further JSON fields for training_state.json, which stays under 1 KB.
             metrics: numbers for `Keep(best=...)`.
             metrics_log: what was measured since the training began, a JSON object for each time,
@@ -191,14 +192,23 @@ class Store:
         measured = numbers(metrics)
         return self._background.submit(contents, _fingerprint(tokenizer), measured, overwrite)
 
-    def prepare(self, *, model: Any = None, optimizer: Any = None) -> None:
+    def prepare(
+        self,
+        *,
+        model: Any = None,
+        optimizer: Any = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make ready what `save_async` needs, so that its first call is quick: memory, a process.
 
         Args:
             model: a module, or its state dict, such as will be saved.
             optimizer: an optimizer, or its state dict.
+            state: further objects that have a state dict, or state dicts, by name.
         """
-        self._background.prepare(contents_of(model=model or {}, optimizer=optimizer))
+        model = {} if model is None else model
+        contents = contents_of(model=model, optimizer=optimizer, state=state)
+        self._background.prepare(contents)
 
     def close(self) -> None:
         """Wait for saves under way, and raise what failed and was not asked for."""

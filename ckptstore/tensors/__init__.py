@@ -12,36 +12,50 @@ from ckptstore.tensors.filling import fill
 from ckptstore.tensors.loading import load
 from ckptstore.tensors.memory import bytes_of
 from ckptstore.tensors.modules import (
+    check_model,
     fillable,
     fits,
     restore,
     restore_model,
     restore_optimizer,
     state_dict_of,
-    state_of,
 )
 from ckptstore.tensors.optimizers import check_optimizer
+from ckptstore.tensors.randomness import RandomStates
 from ckptstore.tensors.saving import Checked, checked, save
 from ckptstore.tensors.staging import cores_to_spare
+from ckptstore.tensors.states import (
+    check_states,
+    foreign_states,
+    known_states,
+    restore_states,
+    state_of,
+)
 from ckptstore.tensors.values import alike, distance, imprint, statistics
 
 __all__ = [
     "Checked",
+    "RandomStates",
     "alike",
     "bytes_of",
+    "check_model",
     "check_optimizer",
+    "check_states",
     "checked",
     "cores_to_spare",
     "distance",
     "fill",
     "fillable",
     "fits",
+    "foreign_states",
     "imprint",
+    "known_states",
     "load",
     "repaired",
     "restore",
     "restore_model",
     "restore_optimizer",
+    "restore_states",
     "save",
     "state_dict_of",
     "state_of",

@@ -17,13 +17,13 @@ from ckptstore.ptfile import repaired, repaired_names
 from ckptstore.tensors.optimizers import check_optimizer, listed
 
 __all__ = [
+    "check_model",
     "fillable",
     "fits",
     "restore",
     "restore_model",
     "restore_optimizer",
     "state_dict_of",
-    "state_of",
 ]
 
 
@@ -38,7 +38,7 @@ def state_dict_of(value: Any) -> Mapping[str, Any]:
     """
     if isinstance(value, Mapping):
         return value
-    if not hasattr(value, "state_dict"):
+    if isinstance(value, type) or not hasattr(value, "state_dict"):
         raise UnsupportedError(
             f"a {type(value).__qualname__} has no state_dict() and is no dict of tensors; pass a "
             "model, an optimizer, or a state dict"
@@ -48,11 +48,6 @@ def state_dict_of(value: Any) -> Mapping[str, Any]:
     if isinstance(inner, torch.nn.Module) and any("_orig_mod" in name for name in state):
         return repaired(state)
     return state
-
-
-def state_of(value: Any) -> Any:
-    """Return the state dict of what has one, and anything else as it is."""
-    return value.state_dict() if hasattr(value, "state_dict") else value
 
 
 def restore(
@@ -100,13 +95,10 @@ def restore_model(
     if not isinstance(model, torch.nn.Module):
         model.load_state_dict(state)
         return
+    check_model(model, state, strict=strict, where=where)
     inner = _inner(model)
-    own = inner.state_dict()
-    names = repaired_names(own)
+    names = repaired_names(inner.state_dict())
     found = repaired(state)
-    # A module that renames old keys as it loads is asked itself.
-    if not any(module._load_state_dict_pre_hooks for module in inner.modules()):
-        _check_model({names[name]: value for name, value in own.items()}, found, strict, where)
     theirs = {clean: name for name, clean in names.items()}
     renamed = type(found)((theirs.get(name, name), value) for name, value in found.items())
     if hasattr(found, "_metadata") and all(old == new for old, new in names.items()):
@@ -115,6 +107,36 @@ def restore_model(
         inner.load_state_dict(renamed, strict=strict)
     except RuntimeError as error:
         raise UnsupportedError(f"{where} does not fit the model: {error}") from error
+
+
+def check_model(
+    model: Any, state: Any, *, strict: bool = True, where: str = "the checkpoint"
+) -> None:
+    """Refuse the state dict of another model, before anything is changed.
+
+    Args:
+        model: what it is for; one that is no module, or that renames keys as it loads, is not
+            judged: it is asked when it is loaded.
+        state: names with or without prefixes.
+        strict: whether every name has to be on both sides.
+        where: what to call the checkpoint in errors.
+
+    Raises:
+        UnsupportedError: names or shapes differ; the message says which.
+    """
+    if not isinstance(model, torch.nn.Module):
+        return
+    if not isinstance(state, Mapping):
+        raise UnsupportedError(
+            f"{where} does not fit the model: it is a {type(state).__name__}, not a state dict"
+        )
+    inner = _inner(model)
+    if any(module._load_state_dict_pre_hooks for module in inner.modules()):
+        return
+    own = inner.state_dict()
+    names = repaired_names(own)
+    clean = {names[name]: value for name, value in own.items()}
+    _check_model(clean, repaired(state), strict, where)
 
 
 def fillable(model: Any) -> dict[str, torch.Tensor] | None:

@@ -46,13 +46,16 @@ _LATER = frozenset(
 )
 
 
-def check_optimizer(optimizer: Any, state: Mapping[str, Any], where: str) -> None:
+def check_optimizer(
+    optimizer: Any, state: Any, where: str, *, what: str = "the optimizer state"
+) -> None:
     """Refuse the state of another optimizer, which torch would take and then stumble over.
 
     Args:
         optimizer: what the state is for; one that is not of torch's make is not judged.
         state: a state dict.
         where: what to call the checkpoint in errors.
+        what: what to call the state in them.
 
     Raises:
         UnsupportedError: the kind of optimizer, its groups, their parameters or shapes differ.
@@ -75,7 +78,7 @@ def check_optimizer(optimizer: Any, state: Mapping[str, Any], where: str) -> Non
         )
     if fault:
         raise UnsupportedError(
-            f"the optimizer state in {where} does not fit the optimizer: {fault}; make the "
+            f"{what} in {where} does not fit the optimizer: {fault}; make the "
             "optimizer as it was when it was saved, or go on with a fresh one"
         )
 
