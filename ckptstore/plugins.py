@@ -24,9 +24,11 @@ from ckptstore.discovery import BUILT_IN, Plugin, PluginInfo, find, remedy
 from ckptstore.errors import CkptstoreError, CorruptionError, PluginError, UnsupportedError
 from ckptstore.formats.base import Format
 from ckptstore.tokenizers.base import Tokenizer
+from ckptstore.tokenizers.options import TokenizerOption, options_of, parsed
 
 __all__ = [
     "PluginInfo",
+    "TokenizerOption",
     "describe",
     "fingerprint_of",
     "format_named",
@@ -35,7 +37,9 @@ __all__ = [
     "loaded",
     "reload",
     "tokenizer_kind",
+    "tokenizer_options",
     "tokenizers",
+    "train_tokenizer",
 ]
 
 _T = TypeVar("_T")
@@ -77,6 +81,39 @@ def tokenizer_kind(name: str) -> type[Tokenizer]:
         PluginError: the kind is disputed, or may be missing because of a faulty plugin.
     """
     return _registry().kinds.named(name)
+
+
+def tokenizer_options(kind: str) -> dict[str, TokenizerOption]:
+    """Return what a tokenizer kind can be told when it is trained, by name.
+
+    Args:
+        kind: its name.
+
+    Raises:
+        UnsupportedError: the kind is not installed.
+        PluginError: the kind is disputed, or may be missing because of a faulty plugin.
+    """
+    return options_of(tokenizer_kind(kind))
+
+
+def train_tokenizer(kind: str, text: str, options: Mapping[str, object] | None = None) -> Tokenizer:
+    """Return a tokenizer of a kind for a model that is to be trained on a text.
+
+    Args:
+        kind: its name.
+        text: what the model is to be trained on.
+        options: training options of the kind, as values or as text; what is not given has its
+            default.
+
+    Raises:
+        ValueError: the kind has no such option, a value does not fit, or the kind makes no
+            tokenizer of this text.
+        UnsupportedError: the kind is not installed, or needs something that is not here.
+        PluginError: the plugin of this kind failed.
+    """
+    cls = tokenizer_kind(kind)
+    values = parsed(cls, options or {})
+    return _ask(cls, lambda: cls.from_text(text, **values), passes=ValueError, on="this text")
 
 
 def load_tokenizer(state: Mapping[str, Any], *, fingerprint: str | None = None) -> Tokenizer:
@@ -281,14 +318,20 @@ def _kind_of(state: object) -> str:
     return kind
 
 
-def _ask(cls: type[Tokenizer], call: Callable[[], _T]) -> _T:
+def _ask(
+    cls: type[Tokenizer],
+    call: Callable[[], _T],
+    *,
+    passes: type[Exception] = CkptstoreError,
+    on: str = "this state",
+) -> _T:
     """Call into a tokenizer class, which may be anybody's."""
     try:
         return call()
-    except CkptstoreError:
+    except (CkptstoreError, passes):
         raise
     except Exception as error:
         raise PluginError(
-            f"the tokenizer kind {cls.kind!r} ({cls.__module__}.{cls.__qualname__}) failed on this "
-            f"state: {type(error).__name__}: {error}; report it to the authors of that plugin"
+            f"the tokenizer kind {cls.kind!r} ({cls.__module__}.{cls.__qualname__}) failed on "
+            f"{on}: {type(error).__name__}: {error}; report it to the authors of that plugin"
         ) from error

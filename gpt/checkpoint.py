@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import ckptstore
@@ -15,22 +15,18 @@ from ckptstore import (
     CorruptionError,
     NotFoundError,
     UnsafeError,
-    plugins,
 )
-from gpt import bundle
+from gpt import bundle, tokenizers
 from gpt.config import GPTConfig, usable_device
 
 if TYPE_CHECKING:  # inspecting needs this module, and no torch
     import torch
 
-    from ckptstore.tokenizers.base import Tokenizer
     from gpt.model import GPT
 
 __all__ = ["CheckpointManager"]
 
 TAKEN_ON_RESUME = ("batch_size", "dropout", "device")
-_PADDING = 64
-_SMALL_VOCABULARY = 1024
 
 
 class CheckpointManager:
@@ -126,6 +122,7 @@ class CheckpointManager:
         *,
         fresh_optimizer: bool = False,
         taken_on_resume: Collection[str] = TAKEN_ON_RESUME,
+        tokenizer_options: Mapping[str, object] | None = None,
     ) -> tuple[GPT, torch.optim.AdamW, int]:
         """Resume where there is a checkpoint, else start from another model, else start fresh.
 
@@ -141,37 +138,42 @@ class CheckpointManager:
             init_from_model: the model below ``base_dir`` to take the weights of; not on resume.
             fresh_optimizer: on resume, leave the optimizer's state aside.
             taken_on_resume: the config fields that hold on resume instead of the checkpoint's.
+            tokenizer_options: training options of the kind, for a vocabulary that is made here. An
+                existing model keeps its vocabulary; that the options change nothing is then a
+                warning.
 
         Returns:
             The model on its device, its optimizer, and the finished optimizer steps.
 
         Raises:
-            ValueError: the tokenizers do not match, or the kind is not fit for the text.
+            ValueError: the tokenizers do not match, or the kind is not fit for the text or has no
+                such option.
             NotFoundError: the checkpoint names an optimizer that is absent, or there is no model
                 of the name ``init_from_model``.
             CorruptionError: the optimizer state does not fit; the message says what differs.
             ConflictError: a history is there, into which no training saves.
         """
+        asked = tokenizers.Asked(tokenization, tokenizer_options or {}, input_text)
         self._check_single()
         checkpoint = self._there(fallback=self._fallback)
         if checkpoint is not None:
             if checkpoint.passed_over:
                 ckptstore.open(self.checkpoint_dir)  # What nobody can read stops every save.
             _say_if_ignored(init_from_model, checkpoint)
-            model = self._model_of(checkpoint, config, taken_on_resume, tokenization, input_text)
+            model = self._model_of(checkpoint, config, taken_on_resume, asked)
             step, state = _training_of(checkpoint, fresh_optimizer)
             bundle.carry(model, checkpoint)
             return model, _optimizer(model, learning_rate, state, checkpoint), step
         if init_from_model is None:
-            model = _fresh(config, tokenization or "char", input_text)
+            model = tokenizers.fresh_model(config, asked)
         else:
-            model = self._from_other(init_from_model, config, tokenization, input_text)
+            model = self._from_other(init_from_model, config, asked)
         return model, _optimizer(model, learning_rate), 0
 
-    def _from_other(self, name: str, config: GPTConfig, tokenization: str | None, text: str) -> GPT:
+    def _from_other(self, name: str, config: GPTConfig, asked: tokenizers.Asked) -> GPT:
         source = type(self)(name, self.base_dir, fallback=self._fallback).open()
-        model = self._model_of(source, config, TAKEN_ON_RESUME, tokenization, text)
-        _match_text(model, text, source.location)
+        model = self._model_of(source, config, TAKEN_ON_RESUME, asked)
+        tokenizers.match_text(model, asked, source.location)
         return model
 
     def _open(self, legacy_filename: str | None, fallback: bool) -> Checkpoint:
@@ -204,8 +206,7 @@ class CheckpointManager:
         checkpoint: Checkpoint,
         config: GPTConfig,
         taken: Collection[str],
-        tokenization: str | None,
-        text: str,
+        asked: tokenizers.Asked,
     ) -> GPT:
         from gpt.model import GPT
 
@@ -214,7 +215,7 @@ class CheckpointManager:
         if "device" in changes and isinstance(there, str) and _same_device(there, config.device):
             del changes["device"]  # what is written stays as it is
         model = bundle.load_model(GPT, checkpoint, changes=changes)
-        _match_tokenizer(model, tokenization, text, checkpoint.location)
+        tokenizers.match_tokenizer(model, asked, checkpoint.location)
         return model
 
 
@@ -265,67 +266,6 @@ def _optimizer(
     if learning_rate is not None:
         set_learning_rate(optimizer, learning_rate)
     return optimizer
-
-
-def _fresh(config: GPTConfig, tokenization: str, text: str) -> GPT:
-    from gpt.model import GPT
-
-    tokenizer = plugins.tokenizer_kind(tokenization).from_text(text)
-    fitting = config.with_values(vocab_size=fitting_vocab_size(config.vocab_size, tokenizer))
-    return GPT(fitting, tokenizer).to(usable_device(fitting.device))
-
-
-def fitting_vocab_size(wanted: int, tokenizer: Tokenizer) -> int:
-    """Return the rows of the embedding for a fresh model with this vocabulary.
-
-    What is wanted stays where it is the number of ids, or that number padded to a multiple of 64;
-    else it is the number, padded where the vocabulary is large enough for that to make the
-    product faster (gpt2: 50304 for 50257 ids).
-
-    Args:
-        wanted: what the config says.
-        tokenizer: the vocabulary.
-    """
-    padded = -(-tokenizer.n_vocab // _PADDING) * _PADDING
-    if tokenizer.n_vocab <= wanted <= padded:
-        return wanted
-    return tokenizer.n_vocab if tokenizer.n_vocab < _SMALL_VOCABULARY else padded
-
-
-def _match_tokenizer(model: GPT, tokenization: str | None, text: str, where: str) -> None:
-    """Make sure that a model of a checkpoint has the vocabulary that is asked for."""
-    kind = model.token_kind
-    if kind is None:
-        if tokenization is None:
-            raise ValueError(f"{where} records no tokenizer; say which with --tokenization")
-        warnings.warn(f"{where} records no tokenizer; using {tokenization!r}", stacklevel=4)
-        tokenizer = plugins.tokenizer_kind(tokenization).from_text(text)
-        if tokenization == "char" and tokenizer.n_vocab != model.config.vocab_size:
-            raise ValueError(
-                f"the text has {tokenizer.n_vocab} characters, {where} was trained on "
-                f"{model.config.vocab_size}, so it is another vocabulary; use the text of the "
-                "training"
-            )
-        model.tokenizer = tokenizer
-    elif tokenization is not None and tokenization != kind:
-        raise ValueError(
-            f"the tokenizers do not match: {where} was trained with {kind!r}, asked for is "
-            f"{tokenization!r}; use {kind!r}, or another model name"
-        )
-
-
-def _match_text(model: GPT, text: str, where: str) -> None:
-    """Make sure that the vocabulary of another model will do for the text of a new one."""
-    wanted = type(model.tokenizer).from_text(text)
-    if wanted.fingerprint() == model.tokenizer.fingerprint():
-        return
-    try:
-        model.encode(text)
-    except ValueError as error:
-        raise ValueError(
-            f"the tokenizers do not match: {where} was trained with {model.token_kind!r} of "
-            f"{model.tokenizer.n_vocab} ids, this text needs {wanted.n_vocab}: {error}"
-        ) from error
 
 
 def _same_device(one: str, other: str) -> bool:

@@ -39,6 +39,7 @@ __all__ = [
     "legacy_checkpoint",
     "model_name",
     "models",
+    "tokenizer_options",
 ]
 
 SEED = click.IntRange(-(2**63), 2**64 - 1)  # what torch takes
@@ -67,6 +68,21 @@ def kinds(context: click.Context, option: click.Parameter, incomplete: str) -> l
             return [kind for kind in plugins.tokenizers() if kind.startswith(incomplete)]
         except CkptstoreError:
             return []
+
+
+def tokenizer_options(
+    context: click.Context, option: click.Parameter, incomplete: str
+) -> list[str]:
+    """Return the training options of the kind that is asked for, for the shell to complete."""
+    from ckptstore import plugins
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = plugins.tokenizer_options(context.params.get("tokenization") or "char")
+        except CkptstoreError:
+            return []
+    return [f"{name}=" for name in found if name.startswith(incomplete)]
 
 
 model_name = click.option(

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt.commands import SEED, Command, base_dir, clean, fallback, kinds, model_name, models
+from gpt.commands import (
+    SEED,
+    Command,
+    base_dir,
+    clean,
+    fallback,
+    kinds,
+    model_name,
+    models,
+    tokenizer_options,
+)
 
 if TYPE_CHECKING:
     from gpt.config import GPTConfig
@@ -43,6 +53,22 @@ def _config_options(command: Any) -> Any:
     return command
 
 
+def _pairs(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise click.UsageError(
+                f"--tokenizer_option {pair!r} is not KEY=VALUE, such as vocab_size=512", context
+            )
+        if key in options:
+            raise click.UsageError(f"--tokenizer_option {key} is given twice", context)
+        options[key] = value
+    return options
+
+
 @click.command("train", cls=Command)
 @model_name
 @base_dir
@@ -59,6 +85,16 @@ def _config_options(command: Any) -> Any:
     metavar="KIND",
     shell_complete=kinds,
     help="char, gpt2 or a plugin's; a new model's default is char, an old one keeps its own.",
+)
+@click.option(
+    "--tokenizer_option",
+    "tokenizer_options",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=_pairs,
+    shell_complete=tokenizer_options,
+    help="What to tell KIND when it makes a new model's vocabulary, once for each: "
+    "vocab_size=512. 'ckptstore plugins' lists the options of each kind.",
 )
 @click.option(
     "--init_from_model",
@@ -113,6 +149,7 @@ def main(
     base_dir: str,
     input_file: Path,
     tokenization: str | None,
+    tokenizer_options: dict[str, str],
     init_from_model: str | None,
     config_file: Path | None,
     max_iters: int,
@@ -152,6 +189,7 @@ def main(
         init_from_model,
         fresh_optimizer=fresh_optimizer,
         taken_on_resume=[name for name in TAKEN_ON_RESUME if name in given],
+        tokenizer_options=tokenizer_options,
     )
     _say_what_begins(model, asked, config_file, manager.checkpoint_dir, start_step)
     model.fit(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import click
 
 from ckptstore.cli import options, screen
+from ckptstore.errors import CkptstoreError
 
 if TYPE_CHECKING:
-    from ckptstore.plugins import PluginInfo
+    from collections.abc import Sequence
+
+    from ckptstore.plugins import PluginInfo, TokenizerOption
 
 __all__ = ["command"]
 
@@ -19,6 +23,8 @@ __all__ = ["command"]
 @options.talk
 def command(as_json: bool) -> None:
     """List the plugins, what they add, and what failed.
+
+    Below them, what a tokenizer kind can be told with gpt train --tokenizer_option.
 
     CKPTSTORE_PLUGINS=none or =a,b chooses plugins, CKPTSTORE_DISABLE_PLUGINS=a,b
     leaves some out.
@@ -36,6 +42,26 @@ def command(as_json: bool) -> None:
         if info.error:
             click.echo(click.style(f"{screen.clean(info.name)}: ", bold=True), nl=False)
             click.echo(click.style(screen.clean(info.error), fg="yellow"))
+    for kind, known in sorted(_options(infos).items()):
+        told = ", ".join(f"{option.name}={_text(option.default)}" for option in known.values())
+        click.echo(click.style(f"options of {screen.clean(kind)}: ", bold=True), nl=False)
+        click.echo(screen.clean(told))
+
+
+def _options(infos: Sequence[PluginInfo]) -> dict[str, dict[str, TokenizerOption]]:
+    """Return the training options of the kinds that are there and have some."""
+    from ckptstore.plugins import tokenizer_options
+
+    found = {}
+    for kind in (kind for info in infos if info.status == "active" for kind in info.tokenizers):
+        with contextlib.suppress(CkptstoreError):  # what is disputed is told of already
+            found[kind] = tokenizer_options(kind)
+    return {kind: known for kind, known in found.items() if known}
+
+
+def _text(value: object) -> str:
+    """Return a default as it is written on the command line."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _document(info: PluginInfo) -> dict[str, object]:
@@ -46,6 +72,13 @@ def _document(info: PluginInfo) -> dict[str, object]:
         "module": info.module,
         "formats": info.formats,
         "tokenizers": info.tokenizers,
+        "tokenizer_options": {
+            kind: {
+                option.name: {"type": option.type.__name__, "default": option.default}
+                for option in known.values()
+            }
+            for kind, known in _options([info]).items()
+        },
         "status": info.status,
         "error": info.error,
     }

@@ -13,6 +13,7 @@ from ckptstore import plugins
 from ckptstore.errors import CkptstoreError, CorruptionError
 from ckptstore.texts import dump_json
 from ckptstore.tokenizers.base import Tokenizer
+from ckptstore.tokenizers.options import options_of, parsed
 
 __all__ = ["NASTY_TEXT", "TokenizerTests"]
 
@@ -151,6 +152,20 @@ class TokenizerTests:
     ) -> None:
         """Training is deterministic."""
         assert tokenizer_class.from_text(text).state() == tokenizer.state()
+
+    def test_an_option_that_is_not_given_has_its_default(
+        self, tokenizer_class: type[Tokenizer], text: str
+    ) -> None:
+        """What `ckptstore plugins` shows as an option's default is what holds without it."""
+        options = options_of(tokenizer_class)
+        if not options:
+            return
+        state = tokenizer_class.from_text(text).state()
+        spelt = parsed(tokenizer_class, {name: str(o.default) for name, o in options.items()})
+        assert spelt == {name: option.default for name, option in options.items()}
+        assert tokenizer_class.from_text(text, **spelt).state() == state
+        for name, value in spelt.items():
+            assert tokenizer_class.from_text(text, **{name: value}).state() == state
 
     def test_a_state_of_another_kind_is_refused(self, tokenizer: Tokenizer) -> None:
         """A state that does not say this kind is damaged."""

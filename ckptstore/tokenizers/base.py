@@ -41,7 +41,16 @@ class Tokenizer(ABC):
     @classmethod
     @abstractmethod
     def from_text(cls, text: str) -> Tokenizer:
-        """Return a tokenizer for a model that is to be trained on this text."""
+        """Return a tokenizer for a model that is to be trained on this text.
+
+        A kind declares training options as keyword-only parameters with a default, annotated with
+        ``int``, ``float``, ``str`` or ``bool``: ``from_text(cls, text, *, vocab_size: int = 512)``.
+        ``gpt train --tokenizer_option vocab_size=1024`` and `ckptstore.plugins.train_tokenizer`
+        pass what was given.
+
+        Raises:
+            ValueError: the options, or the text, are not fit for it; the message says why.
+        """
 
     @property
     @abstractmethod

@@ -22,6 +22,8 @@ class CharTokenizer(Tokenizer):
     Guarantee: the order of ``chars`` in the state is the order of the ids, whatever it is, so a
     model keeps the ids that it was trained with.
 
+    A subclass with a ``kind`` of its own is another kind, which may choose other characters.
+
     Args:
         chars: the characters in the order of their ids, each one once.
     """
@@ -40,7 +42,7 @@ class CharTokenizer(Tokenizer):
         Raises:
             CorruptionError: ``chars`` is not a list of distinct single characters.
         """
-        return cls(_chars_of(state))
+        return cls(_chars_of(cls.kind, state))
 
     @classmethod
     def from_text(cls, text: str) -> CharTokenizer:
@@ -95,12 +97,14 @@ class CharTokenizer(Tokenizer):
         Raises:
             CorruptionError: ``chars`` is not a list of distinct single characters.
         """
-        return super().fingerprint_of({"token_kind": cls.kind, "chars": list(_chars_of(state))})
+        return super().fingerprint_of(
+            {"token_kind": cls.kind, "chars": list(_chars_of(cls.kind, state))}
+        )
 
     @classmethod
     def describe(cls, state: Mapping[str, Any]) -> str:
         """Return the number of characters, such as ``41 characters``."""
-        number = len(_chars_of(state))
+        number = len(_chars_of(cls.kind, state))
         return f"{number} character" + "s" * (number != 1)
 
     def _unknown(self, text: str) -> str:
@@ -113,12 +117,12 @@ class CharTokenizer(Tokenizer):
         )
 
 
-def _chars_of(state: Mapping[str, Any]) -> Sequence[str]:
+def _chars_of(kind: str, state: Mapping[str, Any]) -> Sequence[str]:
     """Return the checked ``chars`` of a state that may come from anybody."""
-    if state.get("token_kind") != CharTokenizer.kind:
+    if state.get("token_kind") != kind:
         raise CorruptionError(
-            f"the tokenizer state is of kind {reprlib.repr(state.get('token_kind'))}, not 'char'; "
-            "restore it from a good copy"
+            f"the tokenizer state is of kind {reprlib.repr(state.get('token_kind'))}, "
+            f"not {kind!r}; restore it from a good copy"
         )
     chars = state.get("chars")
     # Old single-file checkpoints may hold a tuple; everything else comes from JSON.

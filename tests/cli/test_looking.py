@@ -108,11 +108,42 @@ def test_plugins_lists_the_built_in_ones(run: Run) -> None:
         "module",
         "formats",
         "tokenizers",
+        "tokenizer_options",
         "status",
         "error",
     ]
     text = run("plugins").stdout
     assert all(word in text for word in ("bundle", "legacy", "gpt2", "char", "active"))
+
+
+def test_plugins_lists_what_a_kind_can_be_told_in_training(shell: Shell, tmp_path: Path) -> None:
+    info = tmp_path / "site" / "ckptstore_told-0.1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ckptstore-told\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[ckptstore]\ntold = told_module\n")
+    (tmp_path / "site" / "told_module.py").write_text(
+        "from ckptstore import hookimpl\n"
+        "from ckptstore.tokenizers.char import CharTokenizer\n"
+        "class Told(CharTokenizer):\n"
+        "    kind = 'told'\n"
+        "    @classmethod\n"
+        "    def from_text(cls, text, *, size: int = 300, lower: bool = False):\n"
+        "        return super().from_text(text)\n"
+        "@hookimpl\n"
+        "def ckptstore_tokenizers():\n"
+        "    return [Told]\n"
+    )
+    env = {"PYTHONPATH": str(tmp_path / "site")}
+
+    listed = json.loads(shell("plugins", "--json", env=env).stdout)
+    (told,) = [plugin for plugin in listed if plugin["name"] == "told"]
+    assert told["tokenizer_options"] == {
+        "told": {
+            "size": {"type": "int", "default": 300},
+            "lower": {"type": "bool", "default": False},
+        }
+    }
+    assert "options of told: size=300, lower=false\n" in shell("plugins", env=env).stdout
 
 
 @pytest.fixture

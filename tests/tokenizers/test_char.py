@@ -109,3 +109,17 @@ def test_the_fingerprint_stays_the_same_in_every_release() -> None:
 def test_the_description_counts_the_characters() -> None:
     assert CharTokenizer.describe(state(["a", "b"])) == "2 characters"
     assert CharTokenizer.describe(state(["a"])) == "1 character"
+
+
+def test_a_subclass_is_a_kind_of_its_own() -> None:
+    class Letters(CharTokenizer):
+        kind = "letters"
+
+    letters = Letters.from_text("ba")
+    assert letters.state() == {"token_kind": "letters", "chars": ["a", "b"]}
+    assert Letters.from_state(letters.state()).fingerprint() == letters.fingerprint()
+    assert Letters.describe(letters.state()) == "2 characters"
+    with pytest.raises(CorruptionError, match="is of kind 'char', not 'letters'"):
+        Letters.from_state(state(["a", "b"]))
+    with pytest.raises(CorruptionError, match="is of kind 'letters', not 'char'"):
+        CharTokenizer.from_state(letters.state())
