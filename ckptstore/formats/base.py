@@ -71,6 +71,12 @@ class Files(ABC):
         handed out (G4); where there is none, the bytes come as they are, and the format checks
         what it can (`ckptstore.tensors` checks each record's CRC-32).
 
+        Where a file is on a storage, what is returned has more than a file object needs, to be
+        asked for by ``getattr``: ``fill(pieces)`` reads pairs of a place and a writable memoryview
+        straight into that memory, several at once; ``prove()`` checks all of a file that has a
+        manifest, and keeps nothing; ``map()`` returns the whole file as memory, unchecked, or None
+        where that cannot be.
+
         Raises:
             NotFoundError: there is no such file.
             CorruptionError: here or in a later read: the bytes are not the ones committed.
@@ -237,6 +243,8 @@ class Format(ABC):
         one_file: of a format whose checkpoint is a single file, what `write` calls that file, the
             only one that it writes, and what it is called in a folder. Whoever converts to it may
             have it called otherwise: then `Files.named` says how, when it is read.
+        own_folder: whether what `write` writes wants a folder of its own, as other programs expect
+            it; ``convert`` then has to be told where, and puts nothing beside its source.
         yields_to: formats that win where both match a folder.
         texts: JSON files that it reads, which a person may also add by hand.
     """
@@ -244,6 +252,7 @@ class Format(ABC):
     name: ClassVar[str]
     writable: ClassVar[bool] = False
     one_file: ClassVar[str | None] = None
+    own_folder: ClassVar[bool] = False
     yields_to: ClassVar[tuple[str, ...]] = ()
     texts: ClassVar[tuple[str, ...]] = ()
 

@@ -122,6 +122,10 @@ class Gpt2Tokenizer(Tokenizer):
         """Return ``{"token_kind": "gpt2"}``."""
         return {"token_kind": self.kind}
 
+    def ranks(self) -> dict[bytes, int]:
+        """Return the id of each token by its bytes, special tokens left out."""
+        return dict(_vocabulary().ranks)
+
     def fingerprint(self) -> str:
         """Return the fingerprint of the ranks that are really in use."""
         return _vocabulary().fingerprint
@@ -165,6 +169,7 @@ def fingerprint_of_ranks(ranks: Mapping[bytes, int], special_tokens: Mapping[str
 @dataclass(frozen=True)
 class _Vocabulary:
     encoding: Any  # a tiktoken.Encoding
+    ranks: Mapping[bytes, int]
     fingerprint: str
 
 
@@ -189,6 +194,7 @@ def _vocabulary() -> _Vocabulary:
         raise _unavailable(_FILES, f"the download failed ({type(error).__name__})") from error
     return _Vocabulary(
         encoding=encoding,
+        ranks=parts["mergeable_ranks"],
         fingerprint=fingerprint_of_ranks(parts["mergeable_ranks"], parts["special_tokens"]),
     )
 

@@ -52,8 +52,9 @@ def convert(
 
     Args:
         source: path or URL of a checkpoint or of a single file.
-        destination: path or URL; by default the source's own folder. For a format that is one
-            file the file, or with a separator at its end the folder that it is to be in.
+        destination: path or URL; by default the source's own folder, but for a format that wants
+            a folder of its own. For a format that is one file the file, or with a separator at
+            its end the folder that it is to be in.
         format: the name of a writable format.
         optimizer: False for an inference copy: model, config and tokenizer only.
         overwrite: make it the next generation of a destination that holds something else; a
@@ -68,7 +69,7 @@ def convert(
     Raises:
         ConflictError: the destination holds a different checkpoint, or the file is there.
         UnsupportedError: the format cannot be written, does not exist, or cannot hold this; or the
-            destination could be meant as a file or as a folder.
+            destination could be meant as a file or as a folder, or has to be named.
         NotFoundError, CorruptionError, UnsafeError, StorageError: of either side. Where
             ``committed`` is True the result is there: a CorruptionError says that it is not the
             source, any other error that this could not be seen.
@@ -96,6 +97,11 @@ def convert(
         for part in origin.parts():
             origin.tensors(part)  # What is damaged is not called the same already.
         return _converted(origin, place, {}, None)
+    if destination is None and target.own_folder:
+        raise UnsupportedError(
+            f"the format {format!r} wants a folder of its own, where other programs find nothing "
+            f"else; say which: ckptstore convert {origin.location} DESTINATION --to {format}"
+        )
     work = _Work(origin, target, place, optimizer, dry_run, progress)
     return work.to_folder(overwrite) if name is None else work.to_file(name)
 

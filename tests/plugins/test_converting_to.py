@@ -159,3 +159,18 @@ def test_what_nobody_could_open_is_not_written(
         ckptstore.convert(dante, dante.parent / "mine.lines", "lines", dry_run=dry_run)
 
     assert not (dante.parent / "mine.lines").exists()
+
+
+def test_a_format_that_wants_a_folder_of_its_own_is_told_where(
+    install: Install, dante: Path
+) -> None:
+    own = ONE_FILE.replace('one_file = "weights.lines"', "own_folder = True")
+    own = own.replace("self.one_file", '"weights.lines"')
+    install("own-folder", own)
+
+    with pytest.raises(UnsupportedError, match="'lines' wants a folder of its own, .* DESTINATION"):
+        ckptstore.convert(dante, format="lines")
+
+    assert not (dante / "weights.lines").exists()
+    assert ckptstore.convert(dante, dante.parent / "own", "lines").changed
+    assert not ckptstore.convert(dante.parent / "own", format="lines").changed

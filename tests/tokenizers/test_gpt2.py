@@ -88,6 +88,14 @@ def test_the_fingerprint_is_that_of_openais_own_list(gpt2_files: Path) -> None:
     assert fingerprint_of_ranks(parts["mergeable_ranks"], parts["special_tokens"]) == FINGERPRINT
 
 
+def test_the_ranks_are_to_be_had(gpt2: Gpt2Tokenizer) -> None:
+    ranks = gpt2.ranks()
+
+    assert fingerprint_of_ranks(ranks, {"<|endoftext|>": 50256}) == FINGERPRINT
+    ranks.clear()
+    assert gpt2.ranks()[b"Hello"] == 15496
+
+
 def test_ranks_and_special_tokens_both_count() -> None:
     ranks = {b"a": 0, b"b": 1}
     first = fingerprint_of_ranks(ranks, {"<end>": 2})
