@@ -345,7 +345,9 @@ class Checkpoint:
             UnsupportedError: the sample is no share.
         """
         part = None if sample is None else verify.Sample.of(sample, seed)
-        return verify.prove(self._files, self._reader.files(), progress, sample=part)
+        return verify.prove(
+            self._files, self._reader.files(), progress, sample=part, reader=self._reader
+        )
 
     # -- for ckptstore's own modules ----------------------------------------------------
 

@@ -81,7 +81,9 @@ def check(checkpoint: Checkpoint) -> None:
         UnsafeError: reading it would run code.
         SupersededError: it was replaced and removed meanwhile.
     """
-    report = prove(checkpoint.source, checkpoint.reader.files(), view=False)
+    report = prove(
+        checkpoint.source, checkpoint.reader.files(), view=False, reader=checkpoint.reader
+    )
     for file in report.files:
         if file.status == "damaged" and file.error is not None:
             raise file.error

@@ -26,7 +26,7 @@ from ckptstore.errors import (
     UnsafeError,
     UnsupportedError,
 )
-from ckptstore.formats.base import Files
+from ckptstore.formats.base import Files, Reader
 from ckptstore.manifest import MANIFEST
 from ckptstore.progress import OnProgress, Progress
 
@@ -116,6 +116,7 @@ def prove(
     *,
     sample: Sample | None = None,
     view: bool = True,
+    reader: Reader | None = None,
 ) -> Report:
     """Read every file of a checkpoint and hold it against its manifest (G4).
 
@@ -128,13 +129,14 @@ def prove(
         sample: read only a random part of the chunks; the SHA-256 of whole files is then not
             proved.
         view: whether the view of a single checkpoint is proved too.
+        reader: knows more of files without a manifest; asked first.
 
     Raises:
         SupersededError: the state was replaced while it was read.
     """
     if sample is not None and sample.share == 1:
         sample = None
-    proof = _Proof(files, names, progress, sample, view)
+    proof = _Proof(files, names, progress, sample, view, reader)
     saved, shown = tuple(proof.saved()), tuple(proof.shown())
     damaged = any(report.status == DAMAGED for report in saved)
     absent = not names or saved[0].status == ABSENT
@@ -165,9 +167,11 @@ class _Proof:
         progress: OnProgress | None,
         sample: Sample | None,
         view: bool,
+        reader: Reader | None,
     ) -> None:
         self._files = files
         self._names = names
+        self._reader = reader
         self._progress = progress
         self._sample = sample
         self._random = random.Random(sample.seed if sample else 0)  # noqa: S311  (no secret)
@@ -272,6 +276,10 @@ class _Proof:
         """Check a file without a manifest, as far as it says itself what it has to be."""
         if name.endswith(".json"):
             return NOT_VERIFIED, f"{len(self._files.text(name))} characters, no manifest"
+        known = self._reader.prove(name, self._chosen) if self._reader is not None else None
+        if known is not None:
+            self._count(name, self._files.size(name))
+            return NOT_VERIFIED, known
         with self._files.open(name) as file:
             if name.endswith(_TORCH) or file.read(len(_ZIP)) == _ZIP:
                 return NOT_VERIFIED, self._records(name, file)

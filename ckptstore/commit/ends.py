@@ -49,6 +49,13 @@ class Ends(Seekable):
             self._kept -= len(self._last.popleft())
         self._size += len(data)
 
+    def again(self) -> Ends:
+        """Return the same, to be read from the start by somebody who may close it."""
+        other = Ends()
+        other._size, other._kept = self._size, self._kept
+        other._first, other._last = self._first, self._last
+        return other
+
     def read(self, size: int | None = -1, /) -> bytes:
         """Return up to ``size`` bytes, or all that are left.
 

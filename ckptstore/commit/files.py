@@ -105,6 +105,15 @@ class PlainFiles(Files):
         """Whether links lead from a name to somewhere outside."""
         return self._storage.leads_out(self._known(name))
 
+    def beside(self, name: str) -> BinaryIO | None:
+        """Open a file of the folder that holds the one that the location names."""
+        if self.named is None:
+            return None
+        try:
+            return cast(BinaryIO, open_plain(self._storage.open(name)))
+        except NotFoundError:
+            return None
+
     def open(self, name: str) -> BinaryIO:
         """Open a file of bytes, which come as they are."""
         reader = self._storage.open(self._known(name))

@@ -8,7 +8,7 @@ commits them. Register a format with the hook `ckptstore_formats` (see `docs/plu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar
@@ -62,6 +62,19 @@ class Files(ABC):
         the format itself looks for, the link is the user's own.
         """
         return False
+
+    def beside(self, name: str) -> BinaryIO | None:
+        """Open another file, of the folder that holds the one that the location names.
+
+        Where the location names a folder, its files are in `names`, and there is none beside them.
+
+        Args:
+            name: one that the format itself looks for, never one that was read from data (G5).
+
+        Returns:
+            A file as `open` gives it, or None where there is none of that name.
+        """
+        return None
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO:
@@ -224,6 +237,24 @@ class Reader(ABC):
         `verify` proves them: those that end in ``.json`` as texts, the others as bytes.
         """
         return ()
+
+    def prove(self, name: str, chosen: Callable[[Sequence[Any]], Sequence[Any]]) -> str | None:
+        """Check one of `files` that has no manifest, as far as it says itself what it has to be.
+
+        For files that are neither JSON nor one zip, of which ``verify`` knows the CRCs.
+
+        Args:
+            name: of the file.
+            chosen: picks from a list of things to check those that are to be checked: all, or a
+                part where somebody wants only a sample.
+
+        Returns:
+            What was found right, in words for people; None where that is left to ``verify``.
+
+        Raises:
+            CorruptionError: it is damaged.
+        """
+        return None
 
     def for_inference(self) -> tuple[str, ...]:
         """Return those of `files` that suffice to use the model.

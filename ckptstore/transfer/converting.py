@@ -172,7 +172,7 @@ class _Work:
         location = f"{place.location}/{name}"
         preview = onefile.as_read_back(target, rehearsal, location)
         (size,), sha256 = sizes.values(), _sha256(rehearsal.manifest)
-        if not onefile.free_place(place, name, target, sha256, size):
+        if not onefile.free_place(place, name, target, rehearsal, sha256, size):
             done = _converted(origin, place, {}, None)
             return replace(done, destination=location, spared=(name,), spared_bytes=size), False
         done = replace(_converted(origin, place, {name: size}, None), destination=location)

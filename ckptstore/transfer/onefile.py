@@ -23,6 +23,7 @@ from ckptstore.errors import (
     CkptstoreError,
     ConflictError,
     CorruptionError,
+    NotFoundError,
     PluginError,
     StorageError,
     UnsafeError,
@@ -68,7 +69,9 @@ def place_of(
     return place, name or default
 
 
-def free_place(place: Storage, name: str, target: Format, sha256: str, size: int) -> bool:
+def free_place(
+    place: Storage, name: str, target: Format, rehearsal: Rehearsal, sha256: str, size: int
+) -> bool:
     """Whether a new file may get its name; False where the very same file has it already.
 
     Raises:
@@ -77,7 +80,7 @@ def free_place(place: Storage, name: str, target: Format, sha256: str, size: int
     """
     there = place.entry(name)
     if there is None:
-        _check_opened_as(place, name, target)
+        _check_opened_as(place, name, target, rehearsal)
         return True
     if there.size == size and digest_of(place, name) == sha256:
         return False
@@ -88,15 +91,20 @@ def free_place(place: Storage, name: str, target: Format, sha256: str, size: int
     )
 
 
-def _check_opened_as(place: Storage, name: str, target: Format) -> None:
+def _check_opened_as(place: Storage, name: str, target: Format, rehearsal: Rehearsal) -> None:
     """Refuse a name, or a folder, by which another format would take the file for its own."""
-    alone = PlainFiles(place, (name,), named=name)
+    alone = _Rehearsed(rehearsal, place.location, name)
+    unseen = PlainFiles(place, (name,), named=name)
     names = (*place.list("").files, name) if name == target.one_file else (name,)
     beside = PlainFiles(place, names)
     for other in plugins.formats().values():
         if other.name == target.name or target.name in other.yields_to:
             continue
-        if _claims(other, alone):
+        try:
+            claimed = _claims(other, alone)
+        except NotKeptError:
+            claimed = _claims(other, unseen)  # By its name alone, then.
+        if claimed:
             raise UnsupportedError(
                 f"a file called {name} would be opened as {other.name!r}, not as "
                 f"{target.name!r}; give it another name"
@@ -177,14 +185,22 @@ def as_read_back(target: Format, rehearsal: Rehearsal, location: str) -> Checkpo
 
 
 class _Rehearsed(Files):
-    """The one file of a rehearsal, as far as it was kept."""
+    """The one file of a rehearsal, as far as it was kept.
+
+    Args:
+        rehearsal: the write.
+        location: for people.
+        named: what the file will be called; as the format calls it by default.
+    """
 
     manifest = None
 
-    def __init__(self, rehearsal: Rehearsal, location: str) -> None:
+    def __init__(self, rehearsal: Rehearsal, location: str, named: str | None = None) -> None:
         self.location = location
-        self._texts = {name: entry.text for name, entry in rehearsal.manifest.texts.items()}
-        self._ends = rehearsal.ends
+        self.named = named
+        texts, ends = rehearsal.manifest.texts, rehearsal.ends
+        self._texts = {named or name: entry.text for name, entry in texts.items()}
+        self._ends = {named or name: end for name, end in ends.items()}
 
     def names(self) -> tuple[str, ...]:
         return tuple(sorted({*self._texts, *self._ends}))
@@ -198,8 +214,9 @@ class _Rehearsed(Files):
     def open(self, name: str) -> BinaryIO:
         if name in self._texts:
             return BytesIO(self._texts[name].encode())
-        self._ends[name].seek(0)
-        return cast(BinaryIO, self._ends[name])
+        if name not in self._ends:
+            raise NotFoundError(f"there is no {name} in {self.location}")
+        return cast(BinaryIO, self._ends[name].again())
 
 
 def put(write: Callable[[], None], place: Storage, name: str, sha256: str) -> None:

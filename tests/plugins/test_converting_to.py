@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,189 @@ def test_a_format_that_wants_a_folder_of_its_own_is_told_where(
     assert not (dante / "weights.lines").exists()
     assert ckptstore.convert(dante, dante.parent / "own", "lines").changed
     assert not ckptstore.convert(dante.parent / "own", format="lines").changed
+
+
+BY_CONTENT = """
+    from ckptstore import CkptstoreError, hookimpl, ptfile
+    from ckptstore.formats.base import Format, Reader
+
+    class WeightsReader(Reader):
+        def __init__(self, files, name):
+            self.files_, self.name = files, name
+            with files.open(name) as file:
+                self.pt = ptfile.read(file, name)
+
+        def _part(self, root):
+            return root["weights"]
+
+        def tensors(self):
+            return ptfile.infos(self._part(self.pt.root), self.pt.records)
+
+        def load_model(self, names=None, map_location="cpu"):
+            from ckptstore import tensors
+            with self.files_.open(self.name) as file:
+                return tensors.load(
+                    file, names=names, part=self._part, map_location=map_location, where=self.name
+                )
+
+        def files(self):
+            return (self.name,)
+
+    class Weights(Format):
+        name = "weights"
+        writable = True
+        one_file = "weights.pt"
+
+        def matches(self, files):
+            name = files.named or self.one_file
+            if name not in files.names():
+                return False
+            try:
+                with files.open(name) as file:
+                    root = ptfile.read(file, name).root
+            except CkptstoreError:
+                return False
+            return isinstance(root, dict) and "weights" in root
+
+        def read(self, files):
+            return WeightsReader(files, files.named or self.one_file)
+
+        def write(self, contents, files):
+            from ckptstore import tensors
+            part = tensors.checked({"weights": dict(contents.model)}, "the model")
+            with files.create(self.one_file, expected_size=part.size) as sink:
+                part.save(sink)
+
+    @hookimpl
+    def ckptstore_formats():
+        return [Weights]
+"""
+
+
+def test_a_pt_of_another_format_is_told_from_a_legacy_one_by_what_is_in_it(
+    install: Install, dante: Path
+) -> None:
+    install("by-content", BY_CONTENT)
+
+    done = ckptstore.convert(dante, dante.parent / "mine.pt", "weights")
+
+    assert done.changed
+    checkpoint = ckptstore.open(dante.parent / "mine.pt")
+    assert checkpoint.format == "weights"
+    assert torch.equal(checkpoint.load_model()["w"], WEIGHTS["w"])
+
+
+def test_a_pt_that_the_legacy_format_would_read_is_refused_under_that_name(
+    install: Install, dante: Path
+) -> None:
+    install(
+        "by-content",
+        BY_CONTENT.replace('"weights" in root', '"model_state_dict" in root')
+        .replace('{"weights": ', '{"model_state_dict": ')
+        .replace('root["weights"]', 'root["model_state_dict"]'),
+    )
+
+    with pytest.raises(UnsupportedError, match="mine.pt would be opened as 'legacy'"):
+        ckptstore.convert(dante, dante.parent / "mine.pt", "weights")
+
+    assert not (dante.parent / "mine.pt").exists()
+
+
+def test_what_was_not_kept_of_a_long_write_is_judged_by_its_name(
+    install: Install, tmp_path: Path
+) -> None:
+    install("by-content", BY_CONTENT)
+    many = {f"{'w' * 200}{number}": torch.ones(1) for number in range(4000)}
+    ckptstore.save(tmp_path / "dante", model=many)
+
+    with pytest.raises(UnsupportedError, match="mine.pt would be opened as 'legacy'"):
+        ckptstore.convert(tmp_path / "dante", tmp_path / "mine.pt", "weights")
+    ckptstore.convert(tmp_path / "dante", tmp_path / "mine.weights", "weights")
+
+    assert ckptstore.open(tmp_path / "mine.weights").format == "weights"
+
+
+PROVING = """
+    import zlib
+
+    from ckptstore import CorruptionError, TensorInfo, hookimpl
+    from ckptstore.formats.base import Format, Reader
+
+    class SumsReader(Reader):
+        def __init__(self, files):
+            self.of = files
+
+        def tensors(self):
+            return {}
+
+        def load_model(self, names=None, map_location="cpu"):
+            return {}
+
+        def files(self):
+            return ("weights.sums", "notes.sums")
+
+        def prove(self, name, chosen):
+            if name == "notes.sums":
+                return None
+            with self.of.open(name) as file:
+                lines = file.read().split()
+            for line in chosen(lines):
+                value, _, found = line.partition(b":")
+                if int(found) != zlib.crc32(value):
+                    raise CorruptionError(f"{name} is damaged at {value!r}")
+            return f"{len(chosen(lines))} of {len(lines)} sums are right"
+
+    class Sums(Format):
+        name = "sums"
+
+        def matches(self, files):
+            return "weights.sums" in files.names()
+
+        def read(self, files):
+            return SumsReader(files)
+
+    @hookimpl
+    def ckptstore_formats():
+        return [Sums]
+"""
+
+
+@pytest.fixture
+def summed(install: Install, tmp_path: Path) -> Path:
+    install("proving", PROVING)
+    (tmp_path / "summed").mkdir()
+    lines = [b"%d:%d" % (number, zlib.crc32(b"%d" % number)) for number in range(10)]
+    (tmp_path / "summed" / "weights.sums").write_bytes(b" ".join(lines))
+    (tmp_path / "summed" / "notes.sums").write_text("nothing")
+    return tmp_path / "summed"
+
+
+def test_a_format_proves_files_of_which_only_it_knows_how(summed: Path) -> None:
+    report = ckptstore.open(summed).verify()
+
+    assert report.sound
+    weights, notes = report.files
+    assert (weights.status, weights.detail) == ("not verified", "10 of 10 sums are right")
+    assert notes.detail == "no manifest, and nothing in the file proves it"
+    assert report.read == (summed / "weights.sums").stat().st_size
+
+
+def test_a_sample_of_such_a_file_is_proved(summed: Path) -> None:
+    report = ckptstore.open(summed).verify(sample=0.2, seed=1)
+
+    assert report.files[0].detail == "2 of 10 sums are right"
+
+
+def test_damage_that_a_format_finds_is_reported(summed: Path) -> None:
+    path = summed / "weights.sums"
+    path.write_bytes(path.read_bytes().replace(b"7:", b"8:"))
+
+    report = ckptstore.open(summed).verify()
+
+    assert not report.sound
+    assert (report.files[0].status, report.files[0].detail) == (
+        "damaged",
+        "weights.sums is damaged at b'8'",
+    )
+    with pytest.raises(ckptstore.CorruptionError, match="weights.sums is damaged"):
+        ckptstore.open(summed, fallback=True)

@@ -35,6 +35,13 @@ class TestLooking:
         assert sub.files["c"].name == "sub/c"
         assert sub.files["c"].size == 5
 
+    def test_a_file_whose_name_begins_with_a_dot_is_a_file_like_any_other(self, storage):
+        storage.create(".metadata", b"12345")
+
+        assert list(storage.list().files) == [".metadata"]
+        assert storage.entry(".metadata").size == 5
+        assert storage.read(".metadata") == b"12345"
+
     def test_a_listing_and_a_look_at_one_file_agree(self, storage):
         storage.create("a/b", b"123")
 

@@ -11,6 +11,7 @@ import torch
 
 import ckptstore
 from ckptstore import storage
+from ckptstore.commit.files import PlainFiles
 from ckptstore.errors import (
     ConflictError,
     CorruptionError,
@@ -52,6 +53,21 @@ def test_beside_the_source_the_options_are_those_of_the_source(moto_server):
     ckptstore.convert(url, format="legacy", storage_options=options, destination_options=nowhere)
 
     assert "latest.pt" in storage.connect(url, options).list().files
+
+
+def test_what_lies_beside_a_named_file_is_opened_by_name_alone(location):
+    place = storage.connect(location.url, location.storage_options)
+    place.create("ckpt.pt", b"weights")
+    place.create("meta.pkl", b"letters")
+
+    alone = PlainFiles(place, ("ckpt.pt",), named="ckpt.pt")
+    folder = PlainFiles(place, ("ckpt.pt", "meta.pkl"))
+
+    assert alone.names() == ("ckpt.pt",)
+    with alone.beside("meta.pkl") as file:
+        assert file.read() == b"letters"
+    assert alone.beside("other.pkl") is None
+    assert folder.beside("meta.pkl") is None
 
 
 class TestWhatIsInIt:
