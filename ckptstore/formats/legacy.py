@@ -9,7 +9,6 @@ optimizer's bytes are not read with them. What is written is a new file; saves w
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -20,11 +19,10 @@ from ckptstore.errors import (
     CkptstoreError,
     CorruptionError,
     NotFoundError,
-    UnsafeError,
     UnsupportedError,
 )
 from ckptstore.formats.base import Contents, Files, Format, NewFiles, Reader
-from ckptstore.manifest import TensorInfo, plain_name
+from ckptstore.manifest import TensorInfo
 from ckptstore.structure import Structure
 
 __all__ = ["LegacyFormat"]
@@ -36,10 +34,6 @@ _MODEL, _OPTIMIZER = f"model{_STATE}", f"optimizer{_STATE}"
 _KNOWN = (_MODEL, _OPTIMIZER, "config", "tokenizer", "step")
 # One persistent mask for each attention head: no parameter, and made anew by the model.
 _MASK = re.compile(r"blocks\.\d+\.sa\.heads\.\d+\.tril")
-# Extra keys stay fields while a bundle's training_state.json has room for them.
-_MOST_FIELDS = 600
-# A pickle may hold one long text a million times; written out as JSON it would have no end.
-_MOST_LETTERS = 16 * 2**20
 
 
 class LegacyFormat(Format):
@@ -198,25 +192,15 @@ class _LegacyReader(Reader):
         if step is not None and (not isinstance(step, int) or isinstance(step, bool)):
             raise CorruptionError(f"{self._where} has the step {step!r}, not a whole number")
         self.step = step
-        fields: dict[str, Any] = {} if step is None else {"step": step}
-        states = []
-        for key, value in root.items():
-            if key in _KNOWN or not isinstance(key, str) or value is None:
-                continue
-            plain = _NOT_JSON if key.endswith(_STATE) else _plain(value)
-            if plain is not _NOT_JSON and len(json.dumps({**fields, key: plain})) < _MOST_FIELDS:
-                fields[key] = plain
-            else:
-                states.append(key)
-        for key in states:
-            self._extra[_state_name(key, states)] = key
+        known = {} if step is None else {"step": step}
+        fields, self._extra = ptfile.parted(root, _KNOWN, known)
         self.training_state = fields or None
 
     def _object(self, root: Mapping[Any, Any], key: str) -> dict[str, Any] | None:
         value = root.get(key)
         if value is None:
             return None
-        plain = _plain(value)
+        plain = ptfile.as_json(value)
         if not isinstance(plain, dict):
             raise CorruptionError(
                 f"{self._where} has a {key!r} that is no JSON object but a {type(value).__name__}"
@@ -269,17 +253,6 @@ def _is_state_dict(root: Mapping[Any, Any]) -> bool:
     )
 
 
-def _state_name(key: str, states: Sequence[str]) -> str:
-    """Return what a further key is called as a state; a name that a file can have."""
-    name = key.removesuffix(_STATE)
-    if not name or (name != key and name in states) or name in ("model", "optimizer"):
-        name = key
-    try:
-        return plain_name(name, "a key")
-    except UnsafeError:
-        return re.sub(r"[^\w.-]", "_", name).strip(".") or "state"
-
-
 def _root_of(contents: Contents) -> dict[str, Any]:
     """Return the one dict that holds all of a checkpoint.
 
@@ -289,10 +262,10 @@ def _root_of(contents: Contents) -> dict[str, Any]:
     root: dict[str, Any] = {_MODEL: contents.model}
     for key, value in (("config", contents.config), ("tokenizer", contents.tokenizer_state)):
         root[key] = None if value is None else dict(value)
-        if value is not None and _plain(root[key]) is _NOT_JSON:
+        if value is not None and ptfile.as_json(root[key]) is ptfile.NOT_JSON:
             raise UnsupportedError(
-                f"the {key} holds more than JSON has, or more than {_MOST_LETTERS} letters, and "
-                "nobody could read it back; shorten it"
+                f"the {key} holds more than JSON has, or more than {ptfile.MOST_LETTERS} letters, "
+                "and nobody could read it back; shorten it"
             )
     root["step"] = contents.step
     root[_OPTIMIZER] = contents.optimizer
@@ -311,31 +284,3 @@ def _add(root: dict[str, Any], key: str, value: Any, what: str) -> None:
             "give it another name, or choose another format"
         )
     root[key] = value
-
-
-_NOT_JSON = object()
-
-
-def _plain(value: Any, written: list[int] | None = None) -> Any:
-    """Return a value as JSON has it, or a marker where JSON has no such thing, or too much of it.
-
-    Args:
-        value: out of a pickle.
-        written: the letters of all that it is part of, so far.
-    """
-    written = [0] if written is None else written
-    written[0] += len(value) if isinstance(value, (str, list, tuple, dict)) else 1
-    if written[0] > _MOST_LETTERS:
-        return _NOT_JSON
-    if isinstance(value, ptfile.Token):
-        return str(value)
-    if isinstance(value, dict):
-        written[0] += sum(len(key) for key in value if isinstance(key, str))
-        items = {str(key): _plain(inner, written) for key, inner in value.items()}
-        return _NOT_JSON if _NOT_JSON in items.values() else items
-    if isinstance(value, (list, tuple)):
-        values = [_plain(inner, written) for inner in value]
-        return _NOT_JSON if any(inner is _NOT_JSON for inner in values) else values
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return _NOT_JSON
-    return value if value is None or isinstance(value, (bool, int, float, str)) else _NOT_JSON

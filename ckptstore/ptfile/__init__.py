@@ -2,11 +2,13 @@
 
 A `.pt` is a zip of stored records: ``data.pkl`` says which tensors there are and looks into the
 records ``data/0``, ``data/1``, ... for their bytes. `read` looks at the directory and the pickle
-alone, builds stubs and runs nothing (G5).
+alone, builds stubs and runs nothing (G5). `read_pickle` does the same to a pickle that stands
+alone. `docs/plugins.md` says what of this a format's author may count on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -14,21 +16,32 @@ from typing import Any, BinaryIO
 from ckptstore.errors import CorruptionError, UnsupportedError
 from ckptstore.manifest import TensorInfo
 from ckptstore.ptfile.archive import Archive, Record, Spans, read_archive, read_at
+from ckptstore.ptfile.bare import MOST_PICKLE, read_pickle
 from ckptstore.ptfile.crc import crc32
+from ckptstore.ptfile.fields import MOST_FIELDS, MOST_LETTERS, NOT_JSON, as_json, parted
 from ckptstore.ptfile.names import chosen, flattened, repaired, repaired_names, unwrapped
+from ckptstore.ptfile.numbers import FORMS, decoded
 from ckptstore.ptfile.pickles import unpickle
 from ckptstore.ptfile.structure import structure
-from ckptstore.ptfile.stubs import Size, StorageStub, TensorStub, Token
+from ckptstore.ptfile.stubs import ITEMSIZES, Instance, Name, Size, StorageStub, TensorStub, Token
 from ckptstore.structure import Structure
 
 __all__ = [
+    "ITEMSIZES",
+    "MOST_FIELDS",
+    "MOST_LETTERS",
+    "MOST_PICKLE",
+    "NOT_JSON",
     "Archive",
+    "Instance",
+    "Name",
     "PtFile",
     "Record",
     "Size",
     "StorageStub",
     "TensorStub",
     "Token",
+    "as_json",
     "check_crc32",
     "check_record",
     "check_records",
@@ -36,14 +49,15 @@ __all__ = [
     "flattened",
     "index",
     "infos",
+    "parted",
     "read",
+    "read_pickle",
     "repaired",
     "repaired_names",
     "structure",
     "unwrapped",
 ]
 
-_MOST_PICKLE = 64 * 2**20
 _PIECE = 2**20
 
 
@@ -84,6 +98,31 @@ class PtFile:
         """
         return structure(self.stubs, self.named, self.root if optimizer is None else optimizer)
 
+    def number(self, file: BinaryIO, stub: Any) -> bool | int | float | None:
+        """Return the number in a tensor of one element, by reading its record, without torch (G4).
+
+        Args:
+            file: the one that this was read from.
+            stub: a tensor of it; anything else is no such tensor.
+
+        Returns:
+            The number; None for what is no tensor, holds more or less than one element, is sparse,
+            quantized or complex, or looks into a record of more than a MiB.
+
+        Raises:
+            CorruptionError: the record is damaged; the message names it.
+        """
+        if not isinstance(stub, TensorStub) or stub.dtype not in FORMS:
+            return None
+        if math.prod(stub.shape) != 1 or not stub.plain or stub.record is None:
+            return None
+        record, size = self.records[stub.record], ITEMSIZES[stub.dtype]
+        if record.size > _PIECE:
+            return None
+        data = read_at(file, self.archive.start(file, record), record.size, self.archive.where)
+        check_crc32(record, crc32(data), self.archive.where)
+        return decoded(data[stub.offset * size :][:size], stub.dtype, self.byteorder)
+
 
 def read(file: BinaryIO, where: str) -> PtFile:
     """Return what a `.pt` holds, from a few small reads: its directory and its pickle (G5).
@@ -99,7 +138,7 @@ def read(file: BinaryIO, where: str) -> PtFile:
     """
     spans = Spans(file, where)
     archive = read_archive(spans, where)
-    data = _record(spans, archive, "data.pkl", _MOST_PICKLE)
+    data = _record(spans, archive, "data.pkl", MOST_PICKLE)
     sizes = {name: record.size for name, record in archive.records.items()}
     root, named = unpickle(data, sizes, where)
     byteorder = "little"

@@ -19,6 +19,8 @@ from ckptstore.ptfile.stubs import (
     ITEMSIZES,
     PACKED,
     Function,
+    Instance,
+    Name,
     Size,
     StorageStub,
     TensorStub,
@@ -58,6 +60,7 @@ _MOST_DIMENSIONS = 64
 _MOST = 2**63 - 1
 _MOST_KEY_DEPTH = 4
 _MOST_KEY_PARTS = 1000
+_KEYS = (str, bytes, int, float, complex, type(None), Token, Name, Instance)
 _DEVICE = re.compile(r"[a-z][a-z0-9_]{0,62}(?::([0-9]{1,3}))?")
 _MOST_DEVICE = 127
 
@@ -73,7 +76,7 @@ def checked_key(key: Any, depth: int = _MOST_KEY_DEPTH) -> Any:
             raise ValueError(f"a tuple of more than {_MOST_KEY_PARTS} parts and letters as a key")
         for inner in key:
             checked_key(inner, depth - 1)
-    elif not isinstance(key, (str, bytes, int, float, complex, type(None), Token)):
+    elif not isinstance(key, _KEYS):
         raise ValueError(f"a {type(key).__name__} as a key")
     return key
 

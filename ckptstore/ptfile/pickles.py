@@ -9,28 +9,21 @@ set, or copy a long list again and again.
 
 from __future__ import annotations
 
-import pickletools
 import struct
 from collections import Counter, OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 from ckptstore.errors import CorruptionError, UnsafeError
 from ckptstore.ptfile.allowed import ALLOWED, checked_key
-from ckptstore.ptfile.stubs import ITEMSIZES, Function, StorageStub, Token
+from ckptstore.ptfile.places import MOST_SHOWN, called, path_of, refused
+from ckptstore.ptfile.stubs import ITEMSIZES, Function, Name, StorageStub, Token
 
-__all__ = ["unpickle"]
+__all__ = ["OPCODES", "Machine", "Step", "run", "unpickle"]
 
-_MOST_STEPS = 10_000_000
 # Bytes of memory that a pickle may ask for: some in any case, and more for each of its own bytes.
 # The densest that is written in earnest is a dict of short texts, which takes 18 for one.
 _FREE_BYTES = 64 * 2**20
-_BYTES_FOR_EACH = 20
-_MOST_SHOWN = 200
-_MOST_REFUSED = 9
-_LOOKED_THROUGH = 2**18
-_PYTHON_2 = {"__builtin__": "builtins"}
 _DICTS = (dict, OrderedDict, Counter)
 
 
@@ -48,9 +41,19 @@ def unpickle(data: bytes, sizes: dict[str, int], where: str) -> tuple[Any, froze
         CorruptionError: the pickle is malformed, or claims what its records do not hold.
         UnsafeError: it names something that is not on the list.
     """
-    machine = _Machine(data, sizes, where)
+    machine = Machine(data, where, sizes)
+    return run(machine), frozenset(machine.named)
+
+
+def run(machine: Machine) -> Any:
+    """Return what a machine makes of its pickle.
+
+    Raises:
+        CorruptionError: the pickle is malformed.
+        UnsafeError: as `unpickle`.
+    """
     try:
-        return machine.run(), frozenset(machine.named)
+        return machine.run()
     except (
         ArithmeticError,
         AttributeError,
@@ -62,43 +65,56 @@ def unpickle(data: bytes, sizes: dict[str, int], where: str) -> tuple[Any, froze
         struct.error,
     ) as error:
         raise CorruptionError(
-            f"{where} is damaged: its pickle is malformed at byte {machine.at} "
+            f"{machine.where} is damaged: its pickle is malformed at byte {machine.at} "
             f"({type(error).__name__}: {error}); restore it from a good copy"
         ) from error
 
 
-def _called(module: str, name: str) -> str:
-    return f"{_PYTHON_2.get(module, module)}.{name}"
+class Machine:
+    """Builds what one pickle says.
 
+    Args:
+        data: the pickle.
+        where: what to call the file in errors.
+        sizes: bytes of each record by its name; none of a pickle that stands alone.
 
-def _refused(rest: bytes) -> list[str]:
-    """Return some more names that a pickle refers to and that are not on the list."""
-    found: dict[str, None] = {}
-    with suppress(Exception):  # What a stranger wrote need not be a pickle at all.
-        for opcode, argument, _ in pickletools.genops(rest[:_LOOKED_THROUGH]):
-            if opcode.name == "GLOBAL" and len(found) < _MOST_REFUSED:
-                name = str(argument).replace(" ", ".", 1)
-                if name not in ALLOWED:
-                    found[name[:_MOST_SHOWN]] = None
-    return list(found)
+    Attributes:
+        at: how far it has come, in bytes.
+        named: what the pickle refers to.
+        opcodes: what each byte does, and the memory that this takes.
+        protocols: those that are read.
+        most_steps: after which it gives up.
+        bytes_for_each: of its own bytes, bytes of memory that a pickle may ask for.
+    """
 
+    opcodes: ClassVar[Mapping[int, tuple[Step | None, int]]]
+    protocols: ClassVar[tuple[int, ...]] = (2,)
+    most_steps: ClassVar[int] = 10_000_000
+    bytes_for_each: ClassVar[int] = 20
 
-class _Machine:
-    def __init__(self, data: bytes, sizes: dict[str, int], where: str) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        where: str,
+        sizes: Mapping[str, int],
+        allowed: Mapping[str, Token | Function | Name] = ALLOWED,
+    ) -> None:
         self.at = 0
         self.named: set[str] = set()
+        self.where = where
         self._data = data
         self._sizes = sizes
-        self._where = where
-        self._left = _FREE_BYTES + _BYTES_FOR_EACH * len(data)
+        self._allowed = allowed
+        self._left = _FREE_BYTES + self.bytes_for_each * len(data)
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
         self._dtypes: dict[str, str] = {}
 
     def run(self) -> Any:
-        data, steps = self._data, _OPCODES
-        for _ in range(_MOST_STEPS):
+        """Return the object."""
+        data, steps = self._data, self.opcodes
+        for _ in range(self.most_steps):
             code = data[self.at]
             self.at += 1
             if code == 0x2E:
@@ -110,7 +126,7 @@ class _Machine:
             if self._left < 0:
                 self._pay(0)
             step(self)
-        raise ValueError(f"more than {_MOST_STEPS} steps; keep long lists as tensors")
+        raise ValueError(f"more than {self.most_steps} steps; keep long lists as tensors")
 
     def _pay(self, cost: int) -> None:
         """Take memory out of the budget before it is taken from the machine."""
@@ -142,26 +158,32 @@ class _Machine:
 
     def _protocol(self) -> None:
         protocol = self._take(1)[0]
-        if protocol != 2:
+        if protocol not in self.protocols:
             raise UnsafeError(
-                f"{self._where} is pickled with protocol {protocol}, which cannot be checked "
+                f"{self.where} is pickled with protocol {protocol}, which cannot be checked "
                 "before it is read; nothing was run. Save it again with torch.save's own protocol"
             )
 
     def _global(self) -> None:
         module, name = self._line(), self._line()
-        found = ALLOWED.get(_called(module, name))
+        self._refer(module, name)
+
+    def _refer(self, module: str, name: str) -> None:
+        """Put what stands for a global on the stack, if that is on the list."""
+        found = self._allowed.get(called(module, name))
         if found is None:
-            place = _path([*self._below, self._stack])
-            refused = f"{module}.{name}"[:_MOST_SHOWN]
-            also = "".join(f", {other}" for other in _refused(self._data[self.at :]))
-            raise UnsafeError(
-                f"{self._where} holds more than tensors ({refused}{place}{also}), so reading it "
-                "would run code; nothing was run. Where you trust its origin, load it there, turn "
-                "that value into numbers, text, lists, dicts or tensors, and save it again"
-            )
-        self.named.add(_called(module, name))
+            first = f"{module}.{name}"[:MOST_SHOWN] + path_of([*self._below, self._stack])
+            more = refused(self._data[self.at :], self._allowed)
+            raise self._refusal(", ".join([first, *more]))
+        self.named.add(called(module, name))
         self._stack.append(found)
+
+    def _refusal(self, what: str) -> UnsafeError:
+        return UnsafeError(
+            f"{self.where} holds more than tensors ({what}), so reading it "
+            "would run code; nothing was run. Where you trust its origin, load it there, turn "
+            "that value into numbers, text, lists, dicts or tensors, and save it again"
+        )
 
     def _persistent(self) -> None:
         kind, storage, key, device, count = self._stack.pop()
@@ -202,7 +224,7 @@ class _Machine:
             raise ValueError(f"attributes for a {type(target).__name__}")
         for name in state:
             if not isinstance(name, str) or name.startswith("__") or hasattr(OrderedDict, name):
-                raise ValueError(f"the attribute {str(name)[:_MOST_SHOWN]!r} for a dict")
+                raise ValueError(f"the attribute {str(name)[:MOST_SHOWN]!r} for a dict")
         versions = state.get("_metadata")
         if isinstance(versions, dict):
             self._pay(_FOR_ITEM * len(versions))
@@ -266,29 +288,6 @@ class _Machine:
         return raw.decode("utf-8", "surrogatepass")
 
 
-def _path(frames: list[list[Any]]) -> str:
-    """Return where in the data the machine is, from what waits on its stacks."""
-    keys: list[Any] = []
-    outer: Any = None
-    for position, frame in enumerate(frames):
-        # Below the last frame, the top of each is what the frames above are building.
-        rest = frame[:-1] if position < len(frames) - 1 else list(frame)
-        inner: list[Any] = []
-        # A dict of one item is still empty while its value is built, with the key behind it.
-        while len(rest) > 1 and isinstance(rest[-2], dict) and not rest[-2] and _is_key(rest[-1]):
-            inner.append(rest.pop())
-            rest.pop()
-        # The items of a longer container wait in the frame above it.
-        if isinstance(outer, list):
-            inner.append(len(outer) + len(rest))
-        elif isinstance(outer, dict) and len(rest) % 2 and _is_key(rest[-1]):
-            inner.append(rest[-1])
-        keys += reversed(inner)
-        outer = frame[-1] if frame else None
-    shown = ".".join(str(key)[:_MOST_SHOWN] for key in keys[:_MOST_SHOWN])[:_MOST_SHOWN]
-    return f" at {shown!r}" if keys else ""
-
-
 def _weight(value: Any, depth: int = 2) -> int:
     """Return about what a copy of some arguments takes, and what is made of them, in bytes."""
     if isinstance(value, (str, bytes, bytearray)):
@@ -303,33 +302,29 @@ def _is_scalar(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def _is_key(value: Any) -> bool:
-    return isinstance(value, (str, int))
-
-
 _FOR_PLACE, _FOR_ITEM = 8, 100  # in a list; in a dict or a set
 _U2, _U4 = struct.Struct("<H"), struct.Struct("<I")
 _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 
-_Step = Callable[[_Machine], None]
-_UNKNOWN: tuple[_Step | None, int] = (None, 0)
+Step = Callable[[Machine], None]
+_UNKNOWN: tuple[Step | None, int] = (None, 0)
 # What each does, and the bytes of memory that it takes, those that hang on what follows left out.
-_OPCODES: dict[int, tuple[_Step | None, int]] = {
+OPCODES: dict[int, tuple[Step | None, int]] = {
     ord(code): step
     for code, step in {
-        "\x80": (_Machine._protocol, 0),
-        "c": (_Machine._global, 8),
-        "Q": (_Machine._persistent, 500),
-        "R": (_Machine._reduce, 500),
-        "b": (_Machine._build, 0),
-        "(": (_Machine._mark, 72),
-        "t": (_Machine._long_tuple, 64),
+        "\x80": (Machine._protocol, 0),
+        "c": (Machine._global, 8),
+        "Q": (Machine._persistent, 500),
+        "R": (Machine._reduce, 500),
+        "b": (Machine._build, 0),
+        "(": (Machine._mark, 72),
+        "t": (Machine._long_tuple, 64),
         "\x85": (lambda m: m._tuple(1), 64),
         "\x86": (lambda m: m._tuple(2), 72),
         "\x87": (lambda m: m._tuple(3), 80),
         "a": (lambda m: m._append([m._stack.pop()]), 0),
         "e": (lambda m: m._append(m._marked()), 0),
-        "s": (_Machine._set_item, 0),
+        "s": (Machine._set_item, 0),
         "u": (lambda m: m._set_items(m._marked()), 0),
         "N": (lambda m: m._stack.append(None), 8),
         "\x88": (lambda m: m._stack.append(True), 8),
@@ -342,7 +337,7 @@ _OPCODES: dict[int, tuple[_Step | None, int]] = {
         "K": (lambda m: m._stack.append(m._take(1)[0]), 8),
         "M": (lambda m: m._stack.append(m._number(_U2)), 40),
         "G": (lambda m: m._stack.append(m._number(_F8)), 32),
-        "\x8a": (_Machine._long, 300),
+        "\x8a": (Machine._long, 300),
         "X": (lambda m: m._stack.append(m._text()), 64),
         "U": (lambda m: m._stack.append(m._take(m._take(1)[0]).decode("utf-8")), 320),
         "h": (lambda m: m._stack.append(m._memo[m._take(1)[0]]), 8),
@@ -351,3 +346,4 @@ _OPCODES: dict[int, tuple[_Step | None, int]] = {
         "r": (lambda m: m._put(m._number(_U4)), 100),
     }.items()
 }
+Machine.opcodes = OPCODES

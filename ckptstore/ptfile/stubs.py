@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-__all__ = ["ITEMSIZES", "PACKED", "Function", "Size", "StorageStub", "TensorStub", "Token"]
+__all__ = [
+    "ITEMSIZES",
+    "PACKED",
+    "Function",
+    "Instance",
+    "Name",
+    "Size",
+    "StorageStub",
+    "TensorStub",
+    "Token",
+]
 
 # Bytes of one element, as torch counts them in a storage.
 ITEMSIZES = {
@@ -108,3 +118,34 @@ class Function:
 
     name: str
     call: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a bare pickle refers to by its name: a class, a function, or a value of a module.
+
+    Attributes:
+        name: with the module, such as ``torch.float32``.
+    """
+
+    name: str
+
+
+@dataclass(eq=False)
+class Instance:
+    """What stands in the place of an object that a bare pickle describes; its class is not run.
+
+    Two of them are equal only where they are one and the same: nothing is known of their class.
+
+    Attributes:
+        name: of the class, or of the function that would make it, with the module.
+        args: what it would be called with.
+        state: what would be set on it afterwards, mostly a dict of its attributes; None where
+            there is nothing.
+    """
+
+    __slots__ = ("args", "name", "state")
+
+    name: str
+    args: tuple[Any, ...]
+    state: Any
