@@ -33,6 +33,7 @@ def fill(
     part: Callable[[Any], Any],
     proved: bool,
     atomic: bool,
+    fresh: bool = False,
     where: str,
 ) -> bool:
     """Overwrite tensors with those of a `.pt`, without a copy beside them where that can be.
@@ -44,6 +45,8 @@ def fill(
         proved: whether every byte that ``file`` gives is proved already; otherwise each record is
             checked against its CRC-32.
         atomic: whether all is proved before the first byte is overwritten.
+        fresh: whether the tensors are memory that nobody has seen yet, and errors need not say
+            what became of it.
         where: what to call the file in errors.
 
     Returns:
@@ -72,6 +75,8 @@ def fill(
                 for name, value in built(batch, records, "cpu").items():
                     into[name].copy_(value)
     except CkptstoreError as error:
+        if fresh:
+            raise
         raise _partly(error) from error
     for tensor in into.values():
         torch.autograd.graph.increment_version(tensor)
