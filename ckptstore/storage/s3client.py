@@ -34,6 +34,8 @@ _T = TypeVar("_T")
 _LONGEST_WAIT = 4.0
 _GIVE_UP = 45.0
 _GIVE_UP_UNREACHABLE = 10.0
+# The global generator is the training's: what is drawn from it here would change what it draws.
+_chance = random.SystemRandom()
 _HEAVY = ("UploadPart", "PutObject", "GetObject")
 _errand: contextvars.ContextVar[Errand | None] = contextvars.ContextVar("errand", default=None)
 
@@ -132,7 +134,7 @@ class Client:
                 failure = discreet(failure_of(error), self._discretion)
             lost = lost or failure.lost
             patience = _GIVE_UP_UNREACHABLE if failure.kind is Kind.UNREACHABLE else _GIVE_UP
-            pause = min(0.2 * 2 ** (attempt - 1), _LONGEST_WAIT) * random.uniform(0.5, 1)  # noqa: S311
+            pause = min(0.2 * 2 ** (attempt - 1), _LONGEST_WAIT) * _chance.uniform(0.5, 1)
             tired = time.monotonic() + pause > began + patience
             if not failure.again or attempt >= self._most_attempts or tired:
                 failure.lost = lost

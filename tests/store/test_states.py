@@ -493,6 +493,22 @@ def test_a_class_in_the_place_of_an_object_is_refused(tmp_path):
         ckptstore.save(tmp_path / "x", model=torch.nn.Linear)
 
 
+def test_saving_and_loading_draw_nothing_from_the_trainings_random_numbers(location):
+    url, options = location
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    before = RandomStates().state_dict()
+
+    with ckptstore.Store(url, keep=ckptstore.Keep(last=1), storage_options=options) as store:
+        store.save(model=made()[0], step=1)
+        torch.manual_seed(0)  # As `made` does.
+        store.save_async(model={"w": torch.ones(3)}, step=2).result().verify()
+        with pytest.raises(ckptstore.NotFoundError):
+            store.open(step=7)
+        store.open().load_model()
+
+    assert exactly(RandomStates().state_dict(), before)
+
+
 # -- in a store ---------------------------------------------------------------------------
 
 
