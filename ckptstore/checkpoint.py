@@ -275,14 +275,28 @@ class Checkpoint:
     def load_tokenizer(self) -> Tokenizer:
         """Return the tokenizer, with exactly the vocabulary that the model was trained on.
 
+        What the checkpoint carries of it is proved (G4) and used; without that what the kind
+        needs has to be on this machine.
+
         Raises:
             NotFoundError: the checkpoint has none.
             UnsupportedError: its kind is not installed, or needs something that is not here.
-            CorruptionError: the vocabulary found is another one.
+            CorruptionError: the vocabulary found is another one, or a file of it is damaged.
+            SupersededError: as for `load_model`.
         """
         if self.tokenizer_state is None:
             raise NotFoundError(f"{self.location} has no tokenizer; save it with tokenizer=")
-        return plugins.load_tokenizer(self.tokenizer_state, fingerprint=self.fingerprint)
+        return plugins.load_tokenizer(
+            self.tokenizer_state, fingerprint=self.fingerprint, files=self.tokenizer_files()
+        )
+
+    def tokenizer_files(self) -> Mapping[str, bytes]:
+        """Return what the checkpoint carries of the tokenizer beside tokenizer.json, by name.
+
+        Each file is read, and proved (G4), when it is asked for; reading one raises what
+        `load_model` raises. `save` takes them as ``vocabulary=``.
+        """
+        return self._reader.tokenizer_files()
 
     def restore(
         self,

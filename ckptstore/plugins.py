@@ -30,6 +30,8 @@ __all__ = [
     "PluginInfo",
     "TokenizerOption",
     "describe",
+    "file_names_of",
+    "files_of",
     "fingerprint_of",
     "format_named",
     "formats",
@@ -116,7 +118,12 @@ def train_tokenizer(kind: str, text: str, options: Mapping[str, object] | None =
     return _ask(cls, lambda: cls.from_text(text, **values), passes=ValueError, on="this text")
 
 
-def load_tokenizer(state: Mapping[str, Any], *, fingerprint: str | None = None) -> Tokenizer:
+def load_tokenizer(
+    state: Mapping[str, Any],
+    *,
+    fingerprint: str | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> Tokenizer:
     """Return the tokenizer that a state describes.
 
     Guarantee: where a fingerprint is given, the tokenizer has the vocabulary that had it.
@@ -124,6 +131,8 @@ def load_tokenizer(state: Mapping[str, Any], *, fingerprint: str | None = None) 
     Args:
         state: a JSON object with ``token_kind``.
         fingerprint: of the vocabulary that the model was trained on; None to take any.
+        files: by name, what a checkpoint carries beside the state; each is read when it is asked
+            for. Without them what the state names has to be on this machine.
 
     Raises:
         CorruptionError: the state is malformed, or the vocabulary is another one.
@@ -131,7 +140,8 @@ def load_tokenizer(state: Mapping[str, Any], *, fingerprint: str | None = None) 
         PluginError: the plugin of this kind failed.
     """
     cls = tokenizer_kind(_kind_of(state))
-    tokenizer = _ask(cls, lambda: cls.from_state(state))
+    made = (lambda: cls.from_files(state, files)) if files else (lambda: cls.from_state(state))
+    tokenizer = _ask(cls, made)
     if fingerprint is None:
         return tokenizer
     found = _ask(cls, tokenizer.fingerprint)
@@ -156,6 +166,30 @@ def fingerprint_of(state: Mapping[str, Any]) -> str | None:
     """
     cls = _registry().kinds.get(_kind_of(state))
     return None if cls is None else _ask(cls, lambda: cls.fingerprint_of(state))
+
+
+def file_names_of(state: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the files that a state names and does not hold.
+
+    None where the kind has no such files, or is not installed.
+
+    Raises:
+        CorruptionError: the state is malformed.
+        PluginError: the plugin of this kind failed, or the kind is disputed.
+    """
+    cls = _registry().kinds.get(_kind_of(state))
+    return () if cls is None else _ask(cls, lambda: tuple(cls.file_names_of(state)))
+
+
+def files_of(state: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return those files, as far as they are on this machine; never by a network.
+
+    Raises:
+        CorruptionError: the state is malformed.
+        PluginError: the plugin of this kind failed, or the kind is disputed.
+    """
+    cls = _registry().kinds.get(_kind_of(state))
+    return {} if cls is None else _ask(cls, lambda: dict(cls.files_of(state)))
 
 
 def describe(state: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from ckptstore.formats.base import Contents, Files, Format
 from ckptstore.manifest import TensorInfo
 from ckptstore.structure import Structure
 from ckptstore.tokenizers.base import Tokenizer
+from ckptstore.vocabulary import Vocabulary, files_of_save
 
 __all__ = ["contents_of", "index", "numbers", "save_of", "to_save_in"]
 
@@ -32,11 +33,13 @@ def contents_of(
     state: Mapping[str, Any] | None = None,
     training_state: Mapping[str, Any] | None = None,
     metrics_log: Sequence[Mapping[str, Any]] = (),
+    vocabulary: Vocabulary = None,
 ) -> Contents:
     """Return what is to be saved, with every object replaced by its state dict.
 
     Raises:
-        UnsupportedError: the step is not a count, or an object has no state dict.
+        UnsupportedError: the step is not a count, an object has no state dict, or files of the
+            tokenizer that are asked for are not there.
     """
     from ckptstore import tensors
 
@@ -61,6 +64,7 @@ def contents_of(
         step=step,
         training_state=training_state or {},
         metrics_log=tuple(metrics_log),
+        tokenizer_files=files_of_save(tokenizer, vocabulary),
     )
 
 

@@ -29,6 +29,7 @@ from ckptstore.opening import Location, open_place, open_state
 from ckptstore.saving import contents_of, index, numbers, save_of, to_save_in
 from ckptstore.texts import parse_json
 from ckptstore.tokenizers.base import Tokenizer
+from ckptstore.vocabulary import Vocabulary
 
 __all__ = ["Keep", "Store", "save"]
 
@@ -98,6 +99,7 @@ class Store:
         training_state: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
         metrics_log: Sequence[Mapping[str, Any]] = (),
+        vocabulary: Vocabulary = None,
         overwrite: bool = False,
     ) -> Checkpoint:
         """Save one checkpoint.
@@ -117,6 +119,10 @@ class Store:
             metrics: numbers for `Keep(best=...)`.
             metrics_log: what was measured since the training began, a JSON object for each time,
                 such as ``{"step": 50, "val_loss": 2.5}``; it becomes metrics.jsonl.
+            vocabulary: True to carry the files that the tokenizer needs beside its state (such
+                as the ranks of ``gpt2``), so that the checkpoint works where they are not; or
+                the files themselves, as `Checkpoint.tokenizer_files` returns them. By default a
+                save carries none, and a copy for inference does.
             overwrite: in a history, replace a step that is there with other content.
 
         Returns:
@@ -137,6 +143,7 @@ class Store:
             state=state,
             training_state=training_state,
             metrics_log=metrics_log,
+            vocabulary=vocabulary,
         )
         self._background.wait()
         what = self._save_of(contents, _fingerprint(tokenizer), numbers(metrics))
@@ -154,6 +161,7 @@ class Store:
         training_state: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
         metrics_log: Sequence[Mapping[str, Any]] = (),
+        vocabulary: Vocabulary = None,
         overwrite: bool = False,
         when_busy: Literal["wait", "skip"] = "wait",
     ) -> Any:
@@ -188,6 +196,7 @@ class Store:
             state=state,
             training_state=training_state,
             metrics_log=metrics_log,
+            vocabulary=vocabulary,
         )
         measured = numbers(metrics)
         return self._background.submit(contents, _fingerprint(tokenizer), measured, overwrite)
@@ -355,6 +364,7 @@ def save(
     training_state: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
     metrics_log: Sequence[Mapping[str, Any]] = (),
+    vocabulary: Vocabulary = None,
     overwrite: bool = False,
     durable: bool = True,
     format: str = "bundle",
@@ -381,6 +391,7 @@ def save(
             training_state=training_state,
             metrics=metrics,
             metrics_log=metrics_log,
+            vocabulary=vocabulary,
             overwrite=overwrite,
         )
 

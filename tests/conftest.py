@@ -60,8 +60,11 @@ def _interrupts_are_heard() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_configuration_of_the_user() -> Iterator[None]:
-    """Take what AWS, fsspec and the command line read out of it, for subprocesses too."""
+def _no_configuration_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Take what AWS, fsspec and the command line read out of it, for subprocesses too.
+
+    And the ranks that tiktoken may have kept, which a copy for inference would carry.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
             if name.startswith(("AWS_", "FSSPEC_", "CKPTSTORE_")):
@@ -69,6 +72,7 @@ def _no_configuration_of_the_user() -> Iterator[None]:
         for name, value in NO_CONFIGURATION.items():
             patch.setenv(name, value)
         patch.setenv("CKPTSTORE_CONFIG", os.devnull)
+        patch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path_factory.mktemp("no-ranks")))
         yield
 
 

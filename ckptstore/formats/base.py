@@ -122,6 +122,8 @@ class Contents:
         step: finished optimizer steps.
         training_state: further JSON fields.
         metrics_log: what was measured since the training began, a JSON object for each time.
+        tokenizer_files: what the tokenizer needs beside its state, by name, such as
+            ``tokenizer.tiktoken``; a format without room for them leaves them out.
     """
 
     model: Mapping[str, Any]
@@ -132,6 +134,7 @@ class Contents:
     step: int | None = None
     training_state: Mapping[str, Any] = field(default_factory=dict)
     metrics_log: Sequence[Mapping[str, Any]] = ()
+    tokenizer_files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Reader(ABC):
@@ -230,6 +233,15 @@ class Reader(ABC):
             NotFoundError: the manifest has one, and its file is absent.
         """
         return ()
+
+    def tokenizer_files(self) -> Mapping[str, bytes]:
+        """Return the files that the tokenizer has beside its state, and are there, by name.
+
+        Each is read, proved, when it is asked for; `ckptstore.tokenizers.files.Carried` does so.
+        Their names are among `files`, and among `for_inference`. A format without room for them
+        has none.
+        """
+        return {}
 
     def files(self) -> tuple[str, ...]:
         """Return the names of the files that this checkpoint is made of, the model's first.

@@ -6,6 +6,7 @@
     model.pt             the state dict alone
     optimizer.pt         the optimizer's state dict
     <name>.pt            a further state
+    tokenizer.<more>     what the tokenizer needs beside its state, such as tokenizer.tiktoken
     metrics.jsonl        what was measured since the training began, a JSON object on each line
 
 Only model.pt has to be there. What is absent is None, and what is unknown is kept.
@@ -18,19 +19,28 @@ from dataclasses import replace
 from typing import Any, BinaryIO, ClassVar
 
 from ckptstore import ptfile
-from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError, UnsupportedError
+from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError
 from ckptstore.formats.base import Contents, Files, Format, NewFiles, Reader
-from ckptstore.manifest import MANIFEST, FileEntry, TensorInfo, plain_name
+from ckptstore.formats.bundle_texts import (
+    CONFIG,
+    FILE,
+    METRICS,
+    MODEL,
+    OPTIMIZER,
+    TOKENIZER,
+    TRAINING,
+    check_tokenizer_files,
+    log_of,
+    state_file,
+    texts_of,
+)
+from ckptstore.manifest import FileEntry, TensorInfo, plain_name
 from ckptstore.structure import Structure
-from ckptstore.texts import dump_json, dump_json_lines, parse_json, parse_json_lines
+from ckptstore.texts import parse_json, parse_json_lines
+from ckptstore.tokenizers.files import MOST_BYTES, Carried, is_file_of_tokenizer
 
 __all__ = ["BundleFormat"]
 
-MODEL, OPTIMIZER = "model.pt", "optimizer.pt"
-CONFIG, TOKENIZER, TRAINING = "config.json", "tokenizer.json", "training_state.json"
-METRICS = "metrics.jsonl"
-_FILE = "_file"
-_MOST_TRAINING = 1024
 _MOST_METRICS = 64 * 2**20
 
 
@@ -66,8 +76,9 @@ class BundleFormat(Format):
         if contents.optimizer is not None:
             parts.append((OPTIMIZER, contents.optimizer, "the optimizer"))
         for name, state in contents.states.items():
-            parts.append((_state_file(name), state, f"the state {name!r}"))
-        texts, log = _texts(contents), _log(contents)
+            parts.append((state_file(name), state, f"the state {name!r}"))
+        texts, log = texts_of(contents), log_of(contents)
+        check_tokenizer_files(contents)
         from ckptstore import tensors
 
         # All is checked before the first byte is written.
@@ -77,6 +88,9 @@ class BundleFormat(Format):
         if log:
             with files.create(METRICS, expected_size=len(log)) as sink:
                 sink.write(memoryview(log))
+        for file, data in contents.tokenizer_files.items():
+            with files.create(file, expected_size=len(data)) as sink:
+                sink.write(memoryview(data))
         # What takes longest to be digested begins first, and the others go on beside it.
         for file, part in sorted(ready, key=lambda item: -item[1].size):
             with files.create(file, expected_size=part.size) as sink:
@@ -97,11 +111,17 @@ class _BundleReader(Reader):
         if optimizer is not None:
             optimizer = plain_name(optimizer, self._where(TRAINING))
         self._optimizer: str | None = optimizer
+        # Their names are anybody's, so links among them are not followed to somewhere else (G5).
+        self._tokenizer_files = tuple(
+            name
+            for name in sorted(filter(is_file_of_tokenizer, self._names))
+            if self.tokenizer_state is not None and not files.leads_out(name)
+        )
         self.has_optimizer = optimizer in self._names
         self._states = {
-            name.removesuffix(_FILE): value
+            name.removesuffix(FILE): value
             for name, value in fields.items()
-            if name.endswith(_FILE) and name != "optimizer_file" and self._is_state(value)
+            if name.endswith(FILE) and name != "optimizer_file" and self._is_state(value)
         }
         for chosen in {optimizer, *self._states.values()} & (self._names - {OPTIMIZER}):
             self._check_inside(chosen)
@@ -201,7 +221,7 @@ class _BundleReader(Reader):
     def load_state(self, name: str, map_location: Any = "cpu") -> Any:
         """Return a further state by name."""
         if name not in self._states:
-            named = (self.training_state or {}).get(name + _FILE)
+            named = (self.training_state or {}).get(name + FILE)
             if isinstance(named, str):
                 plain_name(named, self._where(TRAINING))
             there = ", ".join(map(repr, self._states)) or "none"
@@ -226,9 +246,23 @@ class _BundleReader(Reader):
             raise CorruptionError(f"{where} is larger than {_MOST_METRICS // 2**20} MiB; not read")
         return parse_json_lines(data, where)
 
+    def tokenizer_files(self) -> Mapping[str, bytes]:
+        """Return the files beside tokenizer.json that have its name and another ending."""
+        return Carried(self._tokenizer_files, self._tokenizer_file)
+
+    def _tokenizer_file(self, name: str) -> bytes:
+        if self._files.size(name) <= MOST_BYTES:
+            with self._files.open(name) as file:
+                data = file.read(MOST_BYTES + 1)
+            if len(data) <= MOST_BYTES:
+                return data
+        raise CorruptionError(
+            f"{self._where(name)} is larger than {MOST_BYTES // 2**20} MiB; not read"
+        )
+
     def files(self) -> tuple[str, ...]:
         """Return the files that are there, and those that the manifest has besides."""
-        named = [MODEL, CONFIG, TOKENIZER, TRAINING]
+        named = [MODEL, CONFIG, TOKENIZER, *self._tokenizer_files, TRAINING]
         if self._optimizer is not None:
             named.append(self._optimizer)
         named += [*self._states.values(), METRICS]
@@ -238,8 +272,9 @@ class _BundleReader(Reader):
         return tuple(dict.fromkeys([*there, *sorted(listed)]))
 
     def for_inference(self) -> tuple[str, ...]:
-        """Return model, config and tokenizer."""
-        return tuple(name for name in (MODEL, CONFIG, TOKENIZER) if name in self._names)
+        """Return model, config and tokenizer, with the files that it has."""
+        there = tuple(name for name in (MODEL, CONFIG, TOKENIZER) if name in self._names)
+        return (*there, *self._tokenizer_files)
 
     def _json(self, name: str) -> dict[str, Any] | None:
         if name not in self._names:
@@ -306,75 +341,3 @@ class _BundleReader(Reader):
 
     def _where(self, name: str) -> str:
         return f"{name} in {self._files.location}"
-
-
-def _state_file(name: str) -> str:
-    file = f"{name}.pt"
-    try:
-        plain_name(file, "state=")
-    except UnsafeError as error:
-        raise UnsupportedError(
-            f"a state cannot be called {name!r}: its file would be {file!r}; choose a plain name"
-        ) from error
-    # The last two are the legacy format's, and such a file is never replaced or removed.
-    taken = (MODEL, OPTIMIZER, MANIFEST.replace(".json", ".pt"), "latest.pt", "final.pt")
-    if file.lower() in taken or not name or name.startswith("."):
-        raise UnsupportedError(
-            f"a state cannot be called {name!r}, for another file is; choose a different name"
-        )
-    return file
-
-
-def _texts(contents: Contents) -> dict[str, str]:
-    """Return the JSON files of a bundle by name."""
-    values: dict[str, Mapping[str, Any] | None] = {
-        CONFIG: contents.config,
-        TOKENIZER: contents.tokenizer_state,
-    }
-    texts = {}
-    for name, value in values.items():
-        if value is not None:
-            texts[name] = _dumped(name, value)
-    training = _training_fields(contents)
-    if training:
-        texts[TRAINING] = _dumped(TRAINING, training)
-        if len(texts[TRAINING].encode()) >= _MOST_TRAINING:
-            largest = max(training, key=lambda field: len(dump_json(training[field])))
-            raise UnsupportedError(
-                f"{TRAINING} would have {len(texts[TRAINING].encode())} bytes, and stays under "
-                f"{_MOST_TRAINING}; its largest field is {largest!r}: pass it in state= instead"
-            )
-    return texts
-
-
-def _log(contents: Contents) -> bytes:
-    """Return the content of metrics.jsonl."""
-    try:
-        return dump_json_lines(contents.metrics_log).encode()
-    except UnsupportedError as error:
-        raise UnsupportedError(f"{METRICS}: {error}") from error
-
-
-def _training_fields(contents: Contents) -> dict[str, Any]:
-    """Return training_state.json: step and file names come from what is saved, never before it."""
-    fields: dict[str, Any] = {}
-    if contents.step is not None:
-        fields["step"] = contents.step
-    if contents.optimizer is not None:
-        fields["optimizer_file"] = OPTIMIZER
-    for name in contents.states:
-        fields[name + _FILE] = _state_file(name)
-    for name, value in contents.training_state.items():
-        stale = name.endswith(_FILE) and isinstance(value, str) and value.endswith(".pt")
-        if name not in ("step", "optimizer_file") and name not in fields and not stale:
-            fields[name] = value
-    return fields
-
-
-def _dumped(name: str, value: Mapping[str, Any]) -> str:
-    if not isinstance(value, Mapping):
-        raise UnsupportedError(f"{name} has to be a JSON object, not a {type(value).__name__}")
-    try:
-        return dump_json(dict(value))
-    except UnsupportedError as error:
-        raise UnsupportedError(f"{name}: {error}") from error

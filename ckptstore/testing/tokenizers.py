@@ -13,6 +13,7 @@ from ckptstore import plugins
 from ckptstore.errors import CkptstoreError, CorruptionError
 from ckptstore.texts import dump_json
 from ckptstore.tokenizers.base import Tokenizer
+from ckptstore.tokenizers.files import check_files
 from ckptstore.tokenizers.options import options_of, parsed
 
 __all__ = ["NASTY_TEXT", "TokenizerTests"]
@@ -192,6 +193,42 @@ class TokenizerTests:
             ):
                 with contextlib.suppress(CkptstoreError):
                     read(case)
+
+    # -- files --------------------------------------------------------------------------
+
+    def test_its_files_are_those_that_its_state_names(self, tokenizer: Tokenizer) -> None:
+        """A checkpoint can carry them, whoever saves it: with the tokenizer or with its state."""
+        state = _through_json(tokenizer)
+        names, files = type(tokenizer).file_names_of(state), dict(tokenizer.files())
+        assert len({*names}) == len(names)
+        assert {*files} == {*names}, "the tokenizer has to have all its files in this test"
+        assert dict(type(tokenizer).files_of(state)) == files
+        assert {type(data) for data in files.values()} <= {bytes}
+        check_files(files)
+
+    def test_its_files_make_the_same_tokenizer(self, tokenizer: Tokenizer, text: str) -> None:
+        """What a checkpoint carries is enough, and files that are absent or foreign harm nobody."""
+        state, files = _through_json(tokenizer), dict(tokenizer.files())
+        for case in (files, {}, {**files, "tokenizer.of-another-kind": b"\x00"}):
+            again = type(tokenizer).from_files(state, case)
+            assert again.encode(text) == tokenizer.encode(text)
+            assert again.state() == tokenizer.state()
+            assert again.fingerprint() == tokenizer.fingerprint()
+            assert dict(again.files()) == files
+
+    def test_files_of_a_stranger_make_the_same_tokenizer_or_none(
+        self, tokenizer: Tokenizer, text: str
+    ) -> None:
+        """A file that holds something else is an error of ours, and never another vocabulary."""
+        state, files = _through_json(tokenizer), dict(tokenizer.files())
+        for name, whole in files.items():
+            lines = whole.splitlines(keepends=True)
+            shuffled = b"".join([*lines[1:], *lines[:1]])
+            for data in (b"", whole[: len(whole) // 2], shuffled, b"{}", b"\xff\x00" * 99):
+                with contextlib.suppress(CkptstoreError):
+                    made = type(tokenizer).from_files(state, {**files, name: data})
+                    assert made.fingerprint() == tokenizer.fingerprint()
+                    assert made.encode(text) == tokenizer.encode(text)
 
     # -- fingerprint and registry -------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from ckptstore import plugins
@@ -17,9 +18,11 @@ from ckptstore.manifest import MANIFEST, FileEntry
 from ckptstore.progress import OnProgress
 from ckptstore.saving import index
 from ckptstore.storage.base import Storage
+from ckptstore.transfer.gathering import opened
 from ckptstore.transfer.report import Transfer
 from ckptstore.transfer.sending import Sending
 from ckptstore.transfer.tally import Tally
+from ckptstore.vocabulary import carried_by
 
 __all__ = ["Copy"]
 
@@ -37,6 +40,7 @@ class Copy:
         history: bool,
         *,
         optimizer: bool,
+        vocabulary: bool | None,
         prove: bool,
         progress: OnProgress | None,
     ) -> None:
@@ -45,10 +49,17 @@ class Copy:
         self._files: Files = origin.source
         self._place = place
         self._there = there
+        carried = carried_by(
+            origin, vocabulary, shared=not optimizer, there=lambda: opened(place, there)
+        )
+        own = origin.tokenizer_files()
+        self._added = {name: carried[name] for name in carried if name not in own}
         names = _names(origin, optimizer=optimizer)
+        names = [name for name in names if name not in own or name in carried]
         _check_kinds(origin, names)
         self._texts = {n: self._files.text(n) for n in names if n.endswith(".json")}
         self._bytes = {n: self._files.size(n) for n in names if not n.endswith(".json")}
+        self._bytes |= {name: len(data) for name, data in self._added.items()}
         self._known = _by_digest(place, there, prove=prove)
         self._digests = self._source_digests() if there is not None else {}
         texts = sum(len(text.encode()) for text in self._texts.values())
@@ -78,9 +89,12 @@ class Copy:
         """
         if self._history:
             return  # A step has a folder of its own.
+        # What a tokenizer's files are called its kind says; the source could say anything.
+        words, carried = self._origin.tokenizer_state, self._origin.tokenizer_files()
         ours = {
-            *self._origin.reader.for_inference(),
+            *(name for name in self._origin.reader.for_inference() if name not in carried),
             *plugins.format_named(self._origin.format).texts,
+            *(() if words is None else plugins.file_names_of(words)),
         }
         if self._there is not None:
             ours |= {*self._there.manifest.texts, *self._there.manifest.files}
@@ -141,24 +155,34 @@ class Copy:
         if manifest is None:
             rehearsal = Rehearsal(draft(format=self._origin.format))
             quiet = Sending(self._files, self._place, None, Tally(0, None), prove=True)
-            for name, size in self._bytes.items():
-                quiet.send(name, size, rehearsal)
+            for name in self._sent():
+                quiet.send(name, self._bytes[name], rehearsal)
             manifest = rehearsal.manifest
-        return {name: manifest.files[name].digest.sha256 for name in self._bytes}
+        found = {name: manifest.files[name].digest.sha256 for name in self._sent()}
+        added = {name: hashlib.sha256(data).hexdigest() for name, data in self._added.items()}
+        return found | added
+
+    def _sent(self) -> list[str]:
+        """Return the files of bytes that the source has."""
+        return [name for name in self._bytes if name not in self._added]
 
     def _spared(self, name: str) -> bool:
         return self._digests.get(name) in self._known
 
     def _write(self, files: NewFiles) -> None:
-        sent = [name for name in self._bytes if not self._spared(name)]
+        sent = [name for name in self._sent() if not self._spared(name)]
         if isinstance(files, Attempt):
-            self._sending.prepare(files, sent, self._texts)
+            self._sending.prepare(files, sent, (*self._texts, *self._added))
         for name, text in self._texts.items():
             files.write_text(name, text)
             self._tally.took(name, len(text.encode()))
         for name, size in self._bytes.items():
             if self._spared(name) and isinstance(files, Attempt):
                 files.reuse(name, *self._known[self._digests[name]])
+            elif name in self._added:
+                with files.create(name, expected_size=size) as sink:
+                    sink.write(memoryview(self._added[name]))
+                self._tally.took(name, size)
             else:
                 self._sending.send(name, size, files)
 

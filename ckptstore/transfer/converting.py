@@ -21,10 +21,11 @@ from ckptstore.progress import OnProgress
 from ckptstore.saving import save_of
 from ckptstore.storage.base import Storage
 from ckptstore.transfer import onefile
-from ckptstore.transfer.gathering import contents_of
+from ckptstore.transfer.gathering import contents_of, opened
 from ckptstore.transfer.proving import left_out, proved_same, proved_stored
 from ckptstore.transfer.report import Transfer
 from ckptstore.transfer.watching import Watched
+from ckptstore.vocabulary import carried_by
 
 __all__ = ["convert"]
 
@@ -35,6 +36,7 @@ def convert(
     format: str = "bundle",
     *,
     optimizer: bool = True,
+    vocabulary: bool | None = None,
     overwrite: bool = False,
     fallback: bool = False,
     dry_run: bool = False,
@@ -57,6 +59,8 @@ def convert(
             its end the folder that it is to be in.
         format: the name of a writable format.
         optimizer: False for an inference copy: model, config and tokenizer only.
+        vocabulary: whether the result carries the files that the tokenizer needs beside its
+            state; as for `sync`.
         overwrite: make it the next generation of a destination that holds something else; a
             single file is never replaced.
         fallback: where the newest state of the source is damaged, convert the newest that is
@@ -68,8 +72,9 @@ def convert(
 
     Raises:
         ConflictError: the destination holds a different checkpoint, or the file is there.
-        UnsupportedError: the format cannot be written, does not exist, or cannot hold this; or the
-            destination could be meant as a file or as a folder, or has to be named.
+        UnsupportedError: the format cannot be written, does not exist, or cannot hold this; the
+            destination could be meant as a file or as a folder, or has to be named; or
+            ``vocabulary`` asks for files that are not on this machine.
         NotFoundError, CorruptionError, UnsafeError, StorageError: of either side. Where
             ``committed`` is True the result is there: a CorruptionError says that it is not the
             source, any other error that this could not be seen.
@@ -89,8 +94,15 @@ def convert(
     else:
         place = storage.connect(destination, own)
     here = place.location == origin.source.location
+    carried = carried_by(
+        origin,
+        vocabulary,
+        shared=not optimizer,
+        there=lambda: opened(place, newest(place)) if name is None else None,
+    )
     if (
         optimizer
+        and {*carried} == {*origin.tokenizer_files()}
         and origin.format == format
         and (destination is None or (here and (name is None or origin.reader.files() == (name,))))
     ):
@@ -102,7 +114,7 @@ def convert(
             f"the format {format!r} wants a folder of its own, where other programs find nothing "
             f"else; say which: ckptstore convert {origin.location} DESTINATION --to {format}"
         )
-    work = _Work(origin, target, place, optimizer, dry_run, progress)
+    work = _Work(origin, target, place, optimizer, vocabulary, carried, dry_run, progress)
     return work.to_folder(overwrite) if name is None else work.to_file(name)
 
 
@@ -115,6 +127,8 @@ class _Work:
         target: the format.
         place: where it is to be.
         optimizer: whether it is more than an inference copy.
+        vocabulary: whether ``carried`` was asked for.
+        carried: the files of the tokenizer.
         dry_run: whether nothing is written.
         progress: called with events.
     """
@@ -123,6 +137,8 @@ class _Work:
     target: Format
     place: Storage
     optimizer: bool
+    vocabulary: bool | None
+    carried: Mapping[str, bytes]
     dry_run: bool
     progress: OnProgress | None
 
@@ -195,11 +211,20 @@ class _Work:
         )
         rehearsal = Rehearsal(what.manifest(None))
         what.write(rehearsal)
+        if self.vocabulary and not {*self.carried} <= {*rehearsal.manifest.files}:
+            raise UnsupportedError(
+                f"the format {self.target.name!r} has no room for {', '.join(self.carried)}, which "
+                "the tokenizer needs; convert without asking for it, or to 'bundle'"
+            )
         return what, rehearsal, None if stored is contents else stored
 
     def _contents(self) -> Contents:
-        roomy = self.target.one_file is not None
-        return contents_of(self.origin, optimizer=self.optimizer, roomy=roomy)
+        return contents_of(
+            self.origin,
+            optimizer=self.optimizer,
+            roomy=self.target.one_file is not None,
+            tokenizer_files=self.carried,
+        )
 
     def _proved(self, done: Transfer, result: Checkpoint) -> Transfer:
         origin = self.origin

@@ -43,6 +43,7 @@ def sync(
     destination: Location,
     *,
     optimizer: bool = True,
+    vocabulary: bool | None = None,
     fallback: bool = False,
     prove: bool = False,
     dry_run: bool = False,
@@ -62,6 +63,10 @@ def sync(
         source: path or URL; of a history, its newest step.
         destination: path or URL; a history gets the step, anything else its next generation.
         optimizer: False for an inference copy: model, config and tokenizer only.
+        vocabulary: whether the copy carries the files that the tokenizer needs beside its state,
+            such as the ranks of ``gpt2``: True adds those that the source lacks, from this
+            machine, False leaves them out. By default they are carried where the source has them,
+            and added to an inference copy where they are on this machine.
         fallback: where the newest state of the source is damaged, copy the newest that is sound;
             see `ckptstore.open`.
         prove: read what the destination has already too, and copy again what is damaged; let no
@@ -72,7 +77,8 @@ def sync(
         progress: called with `Progress` events.
 
     Raises:
-        UnsupportedError: the source is no folder of files; convert it.
+        UnsupportedError: the source is no folder of files; convert it. Or ``vocabulary`` asks for
+            files that are not on this machine.
         NotFoundError, CorruptionError, ConflictError, StorageError: of either side.
     """
     own = storage_options if destination_options is None else destination_options
@@ -81,7 +87,13 @@ def sync(
         origin = open(source, fallback=fallback, storage_options=storage_options)
         try:
             return _sync(
-                origin, place, optimizer=optimizer, prove=prove, dry_run=dry_run, progress=progress
+                origin,
+                place,
+                optimizer=optimizer,
+                vocabulary=vocabulary,
+                prove=prove,
+                dry_run=dry_run,
+                progress=progress,
             )
         except SupersededError:
             if start == _MOST_STARTS:
@@ -96,6 +108,7 @@ def sync_steps(
     *,
     last: int | None = None,
     optimizer: bool = True,
+    vocabulary: bool | None = None,
     prove: bool = False,
     dry_run: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -112,7 +125,8 @@ def sync_steps(
         source: path or URL of a history.
         destination: path or URL of a history, or where one is to be.
         last: how many of the highest steps; all by default.
-        optimizer, prove, dry_run, storage_options, destination_options, progress: as in `sync`.
+        optimizer, vocabulary, prove, dry_run: as in `sync`.
+        storage_options, destination_options, progress: as in `sync`.
 
     Yields:
         What was done with each step, as soon as it is committed.
@@ -141,6 +155,7 @@ def sync_steps(
                 origin,
                 place,
                 optimizer=optimizer,
+                vocabulary=vocabulary,
                 prove=prove,
                 dry_run=dry_run,
                 progress=progress,
@@ -157,6 +172,7 @@ def _sync(
     place: Storage,
     *,
     optimizer: bool,
+    vocabulary: bool | None,
     prove: bool,
     dry_run: bool,
     progress: OnProgress | None,
@@ -174,7 +190,16 @@ def _sync(
         origin.tensors()  # Damage is named where it is, before anything is written elsewhere.
     there = _state_at(place, origin.step)
     history = history or (newest_generation(place) is None and bool(steps(place)))
-    copy = Copy(origin, place, there, history, optimizer=optimizer, prove=prove, progress=progress)
+    copy = Copy(
+        origin,
+        place,
+        there,
+        history,
+        optimizer=optimizer,
+        vocabulary=vocabulary,
+        prove=prove,
+        progress=progress,
+    )
     if there is not None and copy.same_as(there) and copy.all_spared():
         return copy.report(there, changed=False)
     copy.check_free()

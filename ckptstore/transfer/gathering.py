@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ckptstore.checkpoint import Checkpoint
-from ckptstore.errors import UnsupportedError
+from ckptstore.commit.layout import Committed
+from ckptstore.errors import CkptstoreError, UnsupportedError
 from ckptstore.formats.base import Contents
+from ckptstore.opening import open_state
+from ckptstore.storage.base import Storage
 from ckptstore.texts import dump_json
 
-__all__ = ["contents_of", "own_fields"]
+__all__ = ["contents_of", "opened", "own_fields"]
 
 # What a training_state.json of less than 1 KB has room for beside step and file names.
 _MOST_FIELDS = 600
@@ -17,7 +22,13 @@ _MOST_FIELDS = 600
 _MOST_NAMES = 500
 
 
-def contents_of(origin: Checkpoint, *, optimizer: bool, roomy: bool) -> Contents:
+def contents_of(
+    origin: Checkpoint,
+    *,
+    optimizer: bool,
+    roomy: bool,
+    tokenizer_files: Mapping[str, bytes] | None = None,
+) -> Contents:
     """Load everything that a checkpoint holds.
 
     Args:
@@ -25,13 +36,18 @@ def contents_of(origin: Checkpoint, *, optimizer: bool, roomy: bool) -> Contents
         optimizer: False for model, config and tokenizer only.
         roomy: whether fields of the training state may have any size; otherwise the largest become
             states.
+        tokenizer_files: what the tokenizer is to have beside its state.
 
     Raises:
         UnsupportedError: it has more fields than can be kept apart.
     """
+    files = dict(tokenizer_files or {})
     if not optimizer:
         return Contents(
-            model=origin.load_model(), config=origin.config, tokenizer_state=origin.tokenizer_state
+            model=origin.load_model(),
+            config=origin.config,
+            tokenizer_state=origin.tokenizer_state,
+            tokenizer_files=files,
         )
     fields = own_fields(origin)
     states = {name: origin.load_state(name) for name in origin.states()}
@@ -46,7 +62,15 @@ def contents_of(origin: Checkpoint, *, optimizer: bool, roomy: bool) -> Contents
         step=origin.step,
         training_state=fields,
         metrics_log=origin.load_metrics_log(),
+        tokenizer_files=files,
     )
+
+
+def opened(place: Storage, there: Committed | None) -> Checkpoint | None:
+    """Return what a destination holds; None too where it cannot be opened."""
+    with suppress(CkptstoreError):
+        return None if there is None else open_state(place, there)
+    return None
 
 
 def own_fields(checkpoint: Checkpoint) -> dict[str, Any]:

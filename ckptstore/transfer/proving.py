@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ckptstore import plugins
 from ckptstore.checkpoint import Checkpoint, batches
 from ckptstore.errors import CorruptionError
 from ckptstore.formats.base import Contents
@@ -48,6 +49,7 @@ def left_out(
             lost.append(name)
     if before.has_optimizer and not after.has_optimizer:
         lost.append("optimizer")
+    lost += _files_out_of_reach(before, after)
     fields = own_fields(after)
     states, new = set(after.states()), {*after.states()} - {*before.states()}
     for name, value in own_fields(before).items():
@@ -56,6 +58,13 @@ def left_out(
         if value is not None and fields.get(name) != value and not moved:
             lost.append(f"the field {name}")
     return (*lost, *(f"the state {name}" for name in before.states() if name not in states))
+
+
+def _files_out_of_reach(before: Checkpoint, after: Checkpoint) -> list[str]:
+    """Return files of the tokenizer that went, and that this machine does not have either."""
+    gone = [name for name in before.tokenizer_files() if name not in after.tokenizer_files()]
+    here = plugins.files_of(before.tokenizer_state or {}) if gone else {}
+    return [name for name in gone if name not in here]
 
 
 def proved_same(

@@ -1,0 +1,94 @@
+"""The files that a tokenizer has beside its state: what they are called, and how large they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ckptstore.errors import UnsupportedError
+from ckptstore.manifest import plain_name
+
+__all__ = ["MOST_BYTES", "Carried", "Fetched", "check_files", "is_file_of_tokenizer"]
+
+MOST_BYTES = 64 * 2**20
+"""What the files of one tokenizer have together, at most."""
+
+_BEGINNING = "tokenizer."
+# JSON files are texts of the manifest, and `.pt` files are states: neither is a tokenizer's.
+_OTHERS = (".json", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What `Tokenizer.fetch_files` has done.
+
+    Attributes:
+        folder: where the files are.
+        files: each file's name there.
+        new: those of these names that were not there before.
+        variables: environment variables with which the files are found there; empty where they
+            are found anyhow.
+    """
+
+    folder: str
+    files: tuple[str, ...]
+    new: tuple[str, ...]
+    variables: Mapping[str, str]
+
+
+class Carried(Mapping[str, bytes]):
+    """The files of a tokenizer in a checkpoint, each of which is read when it is asked for.
+
+    Args:
+        names: of all that are there.
+        read: returns the content of one.
+    """
+
+    def __init__(self, names: Sequence[str], read: Callable[[str], bytes]) -> None:
+        self._names = tuple(names)
+        self._read = read
+
+    def __getitem__(self, name: str) -> bytes:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def is_file_of_tokenizer(name: str) -> bool:
+    """Whether a file of this name may be one that a tokenizer needs beside tokenizer.json.
+
+    Such names begin with ``tokenizer.`` and end in neither ``.json`` nor ``.pt``, ``.pth``.
+    """
+    lower = name.lower()
+    return name.startswith(_BEGINNING) and name != _BEGINNING and not lower.endswith(_OTHERS)
+
+
+def check_files(files: Mapping[str, bytes]) -> None:
+    """Refuse files that nobody would read back as a tokenizer's.
+
+    Raises:
+        UnsupportedError: one has another name than such files have, or they are too large.
+        UnsafeError: a name is no plain one.
+    """
+    for name in files:
+        plain_name(name, "the tokenizer")
+        if not is_file_of_tokenizer(name):
+            raise UnsupportedError(
+                f"a file of a tokenizer cannot be called {name!r}: such names begin with "
+                "'tokenizer.' and end in neither .json nor .pt; choose another name"
+            )
+    size = sum(map(len, files.values()))
+    if size > MOST_BYTES:
+        raise UnsupportedError(
+            f"the files of the tokenizer have {size} bytes, and a checkpoint carries no more than "
+            f"{MOST_BYTES // 2**20} MiB; save it with vocabulary=False"
+        )
