@@ -10,7 +10,7 @@ from typing import Any
 
 from ckptstore.errors import CorruptionError, UnsupportedError
 
-__all__ = ["dump_json", "dump_json_lines", "parse_json", "parse_json_lines"]
+__all__ = ["dump_json", "dump_json_lines", "encode_utf8", "parse_json", "parse_json_lines"]
 
 _MOST_DEPTH = 100
 
@@ -57,6 +57,24 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CorruptionError(f"{where} holds a JSON {type(value).__name__}, not an object")
     return value
+
+
+def encode_utf8(text: str) -> bytes:
+    """Return the bytes of a text, for tokenizers that go by them.
+
+    Raises:
+        ValueError: it holds half of a surrogate pair, which is no character; the message says
+            where.
+    """
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        at = error.start
+        raise ValueError(
+            f"the text holds U+{ord(text[at]):04X} at position {at}, half of a surrogate pair, "
+            "which is no character and has no bytes; leave it out, or decode the text with "
+            "errors='replace'"
+        ) from None
 
 
 def dump_json_lines(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptstore.errors import CorruptionError, UnsupportedError
+from ckptstore.texts import encode_utf8
 from ckptstore.tokenizers.base import Tokenizer
 
 __all__ = ["FINGERPRINT", "Gpt2Tokenizer", "fingerprint_of_ranks"]
@@ -99,7 +100,13 @@ class Gpt2Tokenizer(Tokenizer):
         return int(_vocabulary().encoding.n_vocab)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of any text; ``<|endoftext|>`` in it is ordinary text."""
+        """Return the ids of any text; ``<|endoftext|>`` in it is ordinary text.
+
+        Raises:
+            ValueError: the text holds half of a surrogate pair, which tiktoken would replace.
+        """
+        if not text.isascii():
+            encode_utf8(text)
         ids: list[int] = _vocabulary().encoding.encode_ordinary(text)
         return ids
 

@@ -1,6 +1,7 @@
 """The tokenizer kind ``bytes``: the ids of a text are its UTF-8 bytes, 0 to 255."""
 
 from ckptstore import CorruptionError, hookimpl
+from ckptstore.texts import encode_utf8
 from ckptstore.tokenizers.base import Tokenizer
 
 
@@ -24,7 +25,7 @@ class BytesTokenizer(Tokenizer):
 
     def encode(self, text):
         """Return the bytes of the text as UTF-8."""
-        return list(text.encode("utf-8"))
+        return list(encode_utf8(text))
 
     def decode(self, ids):
         """Return the text; bytes that are not UTF-8 become U+FFFD."""

@@ -6,7 +6,7 @@ import pytest
 
 from ckptstore.errors import CorruptionError, UnsafeError, UnsupportedError
 from ckptstore.manifest import plain_name
-from ckptstore.texts import dump_json, parse_json
+from ckptstore.texts import dump_json, encode_utf8, parse_json
 
 
 def test_what_is_dumped_parses_to_the_same():
@@ -65,3 +65,15 @@ def test_a_name_that_could_lead_elsewhere_is_refused(name):
 @pytest.mark.parametrize("name", ["model.pt", ".hidden", "a b [1] ü.pt", "x..y"])
 def test_a_plain_name_is_taken(name):
     assert plain_name(name, "x") == name
+
+
+def test_text_has_its_bytes_or_says_which_character_has_none():
+    assert encode_utf8("né") == b"n\xc3\xa9"
+
+    with pytest.raises(
+        ValueError,
+        match=r"the text holds U\+D83D at position 2, half of a surrogate .*; leave it out",
+    ) as caught:
+        encode_utf8("né\ud83d")
+
+    assert not isinstance(caught.value, UnicodeError)

@@ -64,6 +64,11 @@ def test_text_that_looks_like_a_special_token_is_ordinary_text(gpt2: Gpt2Tokeniz
     assert gpt2.decode([50256]) == "<|endoftext|>"
 
 
+def test_half_a_surrogate_pair_is_refused_and_not_replaced(gpt2: Gpt2Tokenizer) -> None:
+    with pytest.raises(ValueError, match=r"the text holds U\+DCFF at position 4, half of a"):
+        gpt2.encode("caf\u00e9\udcff")
+
+
 def test_half_a_character_decodes_to_the_replacement_character(gpt2: Gpt2Tokenizer) -> None:
     assert gpt2.decode(gpt2.encode("漢")[:-1]) == "\ufffd"
 
