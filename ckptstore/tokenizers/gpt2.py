@@ -4,72 +4,59 @@ Rules of this file:
 
 1. The state is two words, and needs neither tiktoken nor a network to be written, described or
    fingerprinted; only `Gpt2Tokenizer.from_state` needs the vocabulary itself.
-2. The vocabulary is what fixes the meaning of ids: the ranks and the special tokens. tiktoken's
+2. A checkpoint may carry the ranks in a file of their own. Whoever wrote it, they are used only
+   where they have the fingerprint of OpenAI's: nobody else's ids go by this name.
+3. The vocabulary is what fixes the meaning of ids: the ranks and the special tokens. tiktoken's
    splitting pattern is no part of the fingerprint, because tiktoken has once put an equivalent,
    faster one in its place.
-3. Nothing waits for a network that does not answer.
+4. Nothing waits for a network that does not answer.
 """
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 import importlib
-import os
 import reprlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ckptstore.errors import CorruptionError, UnsupportedError
+from ckptstore.progress import OnProgress
 from ckptstore.texts import encode_utf8
+from ckptstore.tokenizers import gpt2_files
 from ckptstore.tokenizers.base import Tokenizer
+from ckptstore.tokenizers.files import Fetched
+from ckptstore.tokenizers.gpt2_files import CARRIED, FINGERPRINT, fingerprint_of_ranks
 
 __all__ = ["FINGERPRINT", "Gpt2Tokenizer", "fingerprint_of_ranks"]
 
-# `fingerprint_of_ranks` of the 50,256 ranks in the vocab.bpe and encoder.json that OpenAI
-# published, and of <|endoftext|> as 50256. The lines of the ranks alone are, byte for byte, the
-# file r50k_base.tiktoken that OpenAI published later (SHA-256 306cd27f03c1...d930), as tiktoken
-# pins it. A test computes both again from the two files.
-FINGERPRINT = "sha256:081b9d145e0c2443d38650502a92e07a486d907839a5565cf264bee1f11458e2"
-
-_SOURCE = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
-_ANSWER_SECONDS = 5.0
+# As OpenAI published it; newer releases of tiktoken have an equivalent one that is faster.
+_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 @dataclass(frozen=True)
-class _File:
-    """One of the two files: OpenAI's name, tiktoken's name in its cache, and its SHA-256."""
-
-    name: str
-    cached_as: str
-    sha256: str
-
-
-_FILES = (
-    _File(
-        "vocab.bpe",
-        "6d1cbeee0f20b3d9449abfede4726ed8212e3aee",
-        "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-    ),
-    _File(
-        "encoder.json",
-        "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6",
-        "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-    ),
-)
+class _Vocabulary:
+    encoding: Any  # a tiktoken.Encoding
+    fingerprint: str
+    ranks: Mapping[bytes, int]
 
 
 class Gpt2Tokenizer(Tokenizer):
     """GPT-2's byte-pair encoding: 50,257 ids, any text.
 
-    The vocabulary is read once per process, at the first `from_state` or `from_text`.
+    The vocabulary is read once per process: from the two files that tiktoken keeps, or from the
+    one that a checkpoint carries.
     """
 
     kind = "gpt2"
+
+    def __init__(self, vocabulary: _Vocabulary | None = None) -> None:
+        self._own = vocabulary
+
+    @property
+    def _vocabulary(self) -> _Vocabulary:
+        return self._own or _vocabulary()
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Gpt2Tokenizer:
@@ -86,6 +73,21 @@ class Gpt2Tokenizer(Tokenizer):
         return cls()
 
     @classmethod
+    def from_files(cls, state: Mapping[str, Any], files: Mapping[str, bytes]) -> Gpt2Tokenizer:
+        """Return the tokenizer, of the ranks in tokenizer.tiktoken where that is carried.
+
+        Neither a network nor tiktoken's cache is asked for then.
+
+        Raises:
+            CorruptionError: as for `from_state`; or the ranks that are carried are not gpt2's.
+            UnsupportedError: tiktoken is not installed; or as for `from_state`.
+        """
+        if CARRIED not in files:
+            return cls.from_state(state)
+        _check(state)
+        return cls(_carried_vocabulary(files[CARRIED]))
+
+    @classmethod
     def from_text(cls, text: str) -> Gpt2Tokenizer:
         """Return the tokenizer; the vocabulary is the same whatever the text.
 
@@ -97,7 +99,7 @@ class Gpt2Tokenizer(Tokenizer):
     @property
     def n_vocab(self) -> int:
         """50257."""
-        return int(_vocabulary().encoding.n_vocab)
+        return int(self._vocabulary.encoding.n_vocab)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of any text; ``<|endoftext|>`` in it is ordinary text.
@@ -107,7 +109,7 @@ class Gpt2Tokenizer(Tokenizer):
         """
         if not text.isascii():
             encode_utf8(text)
-        ids: list[int] = _vocabulary().encoding.encode_ordinary(text)
+        ids: list[int] = self._vocabulary.encoding.encode_ordinary(text)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -117,7 +119,7 @@ class Gpt2Tokenizer(Tokenizer):
             ValueError: an id is outside the vocabulary.
         """
         try:
-            text: str = _vocabulary().encoding.decode(ids)
+            text: str = self._vocabulary.encoding.decode(ids)
         except (KeyError, OverflowError):
             bad = next((i for i in ids if not 0 <= i < self.n_vocab), None)
             raise ValueError(
@@ -131,11 +133,59 @@ class Gpt2Tokenizer(Tokenizer):
 
     def ranks(self) -> dict[bytes, int]:
         """Return the id of each token by its bytes, special tokens left out."""
-        return dict(_vocabulary().ranks)
+        return dict(self._vocabulary.ranks)
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the ranks that are really in use."""
-        return _vocabulary().fingerprint
+        return self._vocabulary.fingerprint
+
+    @classmethod
+    def file_names_of(cls, state: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return ``tokenizer.tiktoken``: the ranks, as OpenAI's r50k_base.tiktoken has them.
+
+        Raises:
+            CorruptionError: the state is not of this kind.
+        """
+        _check(state)
+        return (CARRIED,)
+
+    @classmethod
+    def files_of(cls, state: Mapping[str, Any]) -> Mapping[str, bytes]:
+        """Return the ranks, if both files of tiktoken's cache are there and right.
+
+        Raises:
+            CorruptionError: the state is not of this kind.
+        """
+        _check(state)
+        ranks = gpt2_files.cached_ranks()
+        return {} if ranks is None else {CARRIED: ranks}
+
+    def files(self) -> Mapping[str, bytes]:
+        """Return the ranks that are in use, wherever they came from."""
+        return {CARRIED: gpt2_files.carried_of(self._vocabulary.ranks)}
+
+    @classmethod
+    def files_elsewhere(cls, files: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Return OpenAI's two files, byte for byte, under the names that tiktoken looks for.
+
+        Raises:
+            CorruptionError: the ranks that are carried are not gpt2's.
+        """
+        made = gpt2_files.openai_files(gpt2_files.ranks_of(files[CARRIED]))
+        return {file.cached_as: made[file.name] for file in gpt2_files.FILES}
+
+    @classmethod
+    def fetch_files(
+        cls, folder: str | None = None, *, progress: OnProgress | None = None
+    ) -> Fetched:
+        """Download OpenAI's two files, as far as they are not there, and prove them.
+
+        Raises:
+            UnsupportedError: no folder is given, and tiktoken was told to keep none.
+            StorageError: no download, or the folder cannot be written to.
+            CorruptionError: the server answered with something else; nothing was kept of it.
+        """
+        return gpt2_files.fetch(folder, progress=progress)
 
     @classmethod
     def fingerprint_of(cls, state: Mapping[str, Any]) -> str:
@@ -154,56 +204,49 @@ class Gpt2Tokenizer(Tokenizer):
         return "GPT-2 BPE (fixed ~50k tokens)"
 
 
-def fingerprint_of_ranks(ranks: Mapping[bytes, int], special_tokens: Mapping[str, int]) -> str:
-    """Return the fingerprint of a byte-pair vocabulary.
-
-    It is the SHA-256 of one line per token in the order of the ids: the token's bytes in base64,
-    a space, its id (the format of OpenAI's ``.tiktoken`` files); then one line per special
-    token, which begins with ``special`` and a space.
-
-    Args:
-        ranks: the id of each token.
-        special_tokens: the id of each special token.
-    """
-    digest = hashlib.sha256()
-    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
-        digest.update(b"%b %d\n" % (base64.b64encode(token), rank))
-    for name, rank in sorted(special_tokens.items(), key=lambda item: item[1]):
-        digest.update(b"special %b %d\n" % (base64.b64encode(name.encode()), rank))
-    return "sha256:" + digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class _Vocabulary:
-    encoding: Any  # a tiktoken.Encoding
-    ranks: Mapping[bytes, int]
-    fingerprint: str
-
-
 @functools.cache
 def _vocabulary() -> _Vocabulary:
+    """Return the vocabulary that tiktoken has on this machine, or downloads."""
+    tiktoken, public = _tiktoken()
+    _check_files()
     try:
-        import tiktoken
+        parts = public.gpt2()
+        encoding = tiktoken.Encoding(**parts)
+    except (OSError, ValueError, AssertionError) as error:
+        why = f"the download failed ({type(error).__name__})"
+        raise _unavailable(gpt2_files.FILES, why) from error
+    ranks = parts["mergeable_ranks"]
+    return _Vocabulary(encoding, fingerprint_of_ranks(ranks, parts["special_tokens"]), ranks)
 
+
+@functools.lru_cache(maxsize=1)
+def _carried_vocabulary(carried: bytes) -> _Vocabulary:
+    """Return the vocabulary that a checkpoint carries, once it is proved to be gpt2's."""
+    ranks = gpt2_files.ranks_of(carried)
+    tiktoken, public = _tiktoken()
+    encoding = tiktoken.Encoding(
+        name="gpt2",
+        explicit_n_vocab=len(ranks) + len(gpt2_files.SPECIAL_TOKENS),
+        pat_str=getattr(public, "r50k_pat_str", _PATTERN),
+        mergeable_ranks=ranks,
+        special_tokens=gpt2_files.SPECIAL_TOKENS,
+    )
+    return _Vocabulary(encoding, FINGERPRINT, ranks)
+
+
+def _tiktoken() -> tuple[Any, Any]:
+    """Return tiktoken, and its module of OpenAI's encodings."""
+    try:
         # tiktoken.get_encoding imports every module of tiktoken_ext first, and one broken module
         # among them would take this vocabulary away; its own module is asked directly.
-        constructor = importlib.import_module("tiktoken_ext.openai_public").gpt2
+        public = importlib.import_module("tiktoken_ext.openai_public")
+        public.gpt2  # noqa: B018  (a release without it is no tiktoken for us)
+        return importlib.import_module("tiktoken"), public
     except (ImportError, AttributeError) as error:
         raise UnsupportedError(
             f"the tokenizer kind 'gpt2' needs tiktoken, which does not load here ({error}); "
             "install it with: pip install tiktoken"
         ) from error
-    _check_files()
-    try:
-        parts = constructor()
-        encoding = tiktoken.Encoding(**parts)
-    except (OSError, ValueError, AssertionError) as error:
-        raise _unavailable(_FILES, f"the download failed ({type(error).__name__})") from error
-    return _Vocabulary(
-        encoding=encoding,
-        ranks=parts["mergeable_ranks"],
-        fingerprint=fingerprint_of_ranks(parts["mergeable_ranks"], parts["special_tokens"]),
-    )
 
 
 def _check_files() -> None:
@@ -212,39 +255,19 @@ def _check_files() -> None:
     tiktoken downloads without a time limit, and deletes a file whose bytes are wrong before it
     knows that it can have another. Asking first avoids both.
     """
-    absent = _absent_files()
+    absent = gpt2_files.absent_files(gpt2_files.folder_of_cache())
     if not absent:
         return
     try:
         # requests is how tiktoken itself downloads: the same proxies, the same certificates.
         requests = importlib.import_module("requests")
-        requests.head(_SOURCE + absent[0].name, timeout=_ANSWER_SECONDS)
+        requests.head(gpt2_files.SOURCE + absent[0].name, timeout=gpt2_files.ANSWER_SECONDS)
     except (ImportError, OSError, ValueError) as error:
         raise _unavailable(absent, f"no download ({type(error).__name__})") from error
 
 
-def _absent_files() -> tuple[_File, ...]:
-    folder = _folder()
-    return tuple(file for file in _FILES if folder is None or not _holds(folder, file))
-
-
-def _holds(folder: Path, file: _File) -> bool:
-    try:
-        return hashlib.sha256((folder / file.cached_as).read_bytes()).hexdigest() == file.sha256
-    except OSError:
-        return False
-
-
-def _folder() -> Path | None:
-    """Return the folder where tiktoken looks for files, or None where it was told to keep none."""
-    for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
-        if variable in os.environ:
-            return Path(os.environ[variable]) if os.environ[variable] else None
-    return Path(tempfile.gettempdir()) / "data-gym-cache"
-
-
-def _unavailable(absent: Sequence[_File], why: str) -> UnsupportedError:
-    folder = _folder()
+def _unavailable(absent: Sequence[gpt2_files.File], why: str) -> UnsupportedError:
+    folder = gpt2_files.folder_of_cache()
     names = " and ".join(
         f"{file.name} (a damaged one is there)"
         if folder and (folder / file.cached_as).exists()
@@ -252,11 +275,13 @@ def _unavailable(absent: Sequence[_File], why: str) -> UnsupportedError:
         for file in absent
     )
     where = f"the folder {str(folder)!r}" if folder else "its folder (TIKTOKEN_CACHE_DIR is empty)"
-    targets = ", ".join(f"{file.name} as {file.cached_as}" for file in _FILES)
+    targets = ", ".join(f"{file.name} as {file.cached_as}" for file in gpt2_files.FILES)
     return UnsupportedError(
         f"the gpt2 vocabulary is not on this machine: {where} lacks {names}, and {why}; "
-        f"copy the two files from {_SOURCE} into a folder ({targets}), "
-        "and set TIKTOKEN_CACHE_DIR to that folder"
+        "get them with ckptstore tokenizer fetch, or "
+        f"copy the two files from {gpt2_files.SOURCE} into a folder ({targets}), "
+        "and set TIKTOKEN_CACHE_DIR to that folder; a checkpoint that carries the ranks "
+        "(ckptstore sync --vocabulary) needs neither"
     )
 
 

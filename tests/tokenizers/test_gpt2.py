@@ -151,6 +151,7 @@ def test_offline_the_error_says_which_files_go_where(tmp_path: Path) -> None:
         "vocab.bpe as 6d1cbeee0f20b3d9449abfede4726ed8212e3aee",
         "encoder.json as 6c7ea1a7e38e3a7f062df639a5b80947f075ffe6",
         "set TIKTOKEN_CACHE_DIR to that folder",
+        "get them with ckptstore tokenizer fetch",
     ):
         assert part in message
 
