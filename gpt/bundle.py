@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import ckptstore
-from ckptstore import Checkpoint, CorruptionError, NotFoundError, UnsupportedError
+from ckptstore import Checkpoint, CorruptionError, NotFoundError, UnsupportedError, plugins
 from gpt.config import usable_device
 from gpt.others import load_metrics_log, load_states, other_fields, parted, rows_until
 from gpt.vocabulary import Vocabulary
@@ -17,6 +17,7 @@ from gpt.weights import check_memory, check_names, config_for, without_masks
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ckptstore.tokenizers.base import Tokenizer
     from gpt.model import GPT
 
 __all__ = [
@@ -67,9 +68,7 @@ def load_model(
     check_names(state, model.state_dict(), weights_name=weights_name)
     check_memory(state, weights_name=weights_name)
     model.load_state_dict(_owned(state), assign=True)
-    model.vocabulary = Vocabulary(
-        config.vocab_size, checkpoint.tokenizer_state, checkpoint.load_tokenizer
-    )
+    model.vocabulary = _vocabulary(config.vocab_size, checkpoint)
     model.training_state = other_fields(checkpoint)
     return model
 
@@ -138,6 +137,7 @@ def save_weights(model: GPT, location: Location) -> None:
         state=states,
         training_state=fields,
         metrics_log=load_metrics_log(there),
+        vocabulary=there.tokenizer_files(),
     )
 
 
@@ -179,6 +179,7 @@ def save_bundle(
         training_state=model.training_state,
         metrics=metrics,
         metrics_log=rows_until(model.metrics_log, step),
+        vocabulary=model.vocabulary.files,
     )
 
 
@@ -187,6 +188,16 @@ def _load(kind: type[GPT], checkpoint: Checkpoint, map_location: Any) -> Loaded:
     carry(model, checkpoint)
     optimizer = _optimizer_if_there(checkpoint)
     return model, checkpoint.tokenizer_state, checkpoint.step, optimizer
+
+
+def _vocabulary(rows: int, checkpoint: Checkpoint) -> Vocabulary:
+    """Return the vocabulary of a checkpoint, with what it carries: later that may be replaced."""
+    state, files = checkpoint.tokenizer_state, dict(checkpoint.tokenizer_files())
+
+    def load() -> Tokenizer:
+        return plugins.load_tokenizer(state or {}, fingerprint=checkpoint.fingerprint, files=files)
+
+    return Vocabulary(rows, state, load, files)
 
 
 def _optimizer_if_there(checkpoint: Checkpoint) -> dict[str, Any] | None:

@@ -266,8 +266,9 @@ class GPT(nn.Module):
     def save(self, checkpoint_dir: Location) -> None:
         """Save the weights; whatever else is at the location is carried over.
 
-        Config, tokenizer, training state, optimizer and further states stay as they are there,
-        edits by hand included, also where they come out of a legacy file. Nothing is added.
+        Config, tokenizer with its files, training state, optimizer and further states stay as
+        they are there, edits by hand included, also where they come out of a legacy file. Nothing
+        is added.
         """
         bundle.save_weights(self, checkpoint_dir)
 

@@ -142,6 +142,12 @@ def _pairs(
 @click.option(
     "--fresh_optimizer", is_flag=True, help="On resume, leave the optimizer's state aside."
 )
+@click.option(
+    "--carry_vocabulary",
+    is_flag=True,
+    help="Save what the tokenizer needs, such as gpt2's ranks, with the model: it then works on "
+    "a machine without network.",
+)
 @fallback
 @_config_options
 def main(
@@ -158,6 +164,7 @@ def main(
     learning_rate: float | None,
     seed: int | None,
     fresh_optimizer: bool,
+    carry_vocabulary: bool,
     fallback: bool,
     **fields: Any,
 ) -> None:
@@ -191,6 +198,8 @@ def main(
         taken_on_resume=[name for name in TAKEN_ON_RESUME if name in given],
         tokenizer_options=tokenizer_options,
     )
+    if carry_vocabulary:
+        model.vocabulary.carry()
     _say_what_begins(model, asked, config_file, manager.checkpoint_dir, start_step)
     model.fit(
         _loader(model, text),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ckptstore import CorruptionError, plugins
+from ckptstore import CorruptionError, UnsupportedError, plugins
 from ckptstore.tokenizers.base import Tokenizer
 
 __all__ = ["Vocabulary"]
@@ -24,6 +24,10 @@ class Vocabulary:
         rows: of the model's embedding; no tokenizer may have more ids.
         state: the tokenizer as a JSON object, or None where there is none.
         load: makes the tokenizer; from the state alone by default.
+        files: what its checkpoint carries beside the state.
+
+    Attributes:
+        files: what a checkpoint of the model is to carry beside the state, by name.
     """
 
     def __init__(
@@ -31,11 +35,13 @@ class Vocabulary:
         rows: int,
         state: Mapping[str, Any] | None = None,
         load: Callable[[], Tokenizer] | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         self._rows = rows
         self._state = None if state is None else dict(state)
         self._load = load
         self._tokenizer: Tokenizer | None = None
+        self.files = dict(files or {})
 
     @classmethod
     def of(
@@ -114,6 +120,23 @@ class Vocabulary:
                 raise CorruptionError(self._too_large(made))
             self._tokenizer = made
         return self._tokenizer
+
+    def carry(self) -> None:
+        """Have checkpoints of the model carry all that the tokenizer needs beside its state.
+
+        Raises:
+            UnsupportedError: that is not on this machine; and what `tokenizer` raises.
+        """
+        tokenizer = self.tokenizer()
+        found = dict(tokenizer.files())
+        lacking = [n for n in tokenizer.file_names_of(tokenizer.state()) if n not in found]
+        if lacking:
+            raise UnsupportedError(
+                f"the {tokenizer.kind!r} tokenizer needs {', '.join(lacking)}, which is not on "
+                "this machine, so no checkpoint can carry it; put it there, or train without "
+                "--carry_vocabulary"
+            )
+        self.files = found
 
     def _too_large(self, tokenizer: Tokenizer) -> str:
         return (
