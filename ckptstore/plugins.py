@@ -23,14 +23,18 @@ from typing import Any, Generic, TypeVar
 from ckptstore.discovery import BUILT_IN, Plugin, PluginInfo, find, remedy
 from ckptstore.errors import CkptstoreError, CorruptionError, PluginError, UnsupportedError
 from ckptstore.formats.base import Format
+from ckptstore.progress import OnProgress
 from ckptstore.tokenizers.base import Tokenizer
+from ckptstore.tokenizers.files import Fetched
 from ckptstore.tokenizers.options import TokenizerOption, options_of, parsed
 
 __all__ = [
     "PluginInfo",
     "TokenizerOption",
     "describe",
+    "fetch_files",
     "file_names_of",
+    "files_elsewhere",
     "files_of",
     "fingerprint_of",
     "format_named",
@@ -190,6 +194,38 @@ def files_of(state: Mapping[str, Any]) -> dict[str, bytes]:
     """
     cls = _registry().kinds.get(_kind_of(state))
     return {} if cls is None else _ask(cls, lambda: dict(cls.files_of(state)))
+
+
+def files_elsewhere(kind: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return files of a kind as the library that it wraps looks for them, by the names there.
+
+    Raises:
+        UnsupportedError: the kind is not installed.
+        CorruptionError: the files hold another vocabulary.
+        PluginError: the plugin of this kind failed, or the kind is disputed.
+    """
+    cls = tokenizer_kind(kind)
+    return _ask(cls, lambda: dict(cls.files_elsewhere(files)))
+
+
+def fetch_files(
+    kind: str, folder: str | None = None, *, progress: OnProgress | None = None
+) -> Fetched:
+    """Have the files of a kind on this machine, by a network where need be.
+
+    Args:
+        kind: its name.
+        folder: where to; by default where the kind looks for them.
+        progress: called with `Progress` events.
+
+    Raises:
+        UnsupportedError: the kind is not installed, has no files, or cannot fetch them.
+        StorageError: the network or the folder failed.
+        CorruptionError: something else was sent.
+        PluginError: the plugin of this kind failed, or the kind is disputed.
+    """
+    cls = tokenizer_kind(kind)
+    return _ask(cls, lambda: cls.fetch_files(folder, progress=progress))
 
 
 def describe(state: Mapping[str, Any]) -> str:

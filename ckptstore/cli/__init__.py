@@ -32,6 +32,7 @@ _COMMANDS = {
     "report": "Write all about a checkpoint as one HTML file.",
     "rm": "Delete the checkpoint at LOCATION, or one step of it.",
     "sync": "Make DESTINATION hold the newest state of SOURCE.",
+    "tokenizer": "Get the files of a tokenizer, or take them out.",
     "verify": "Prove every byte of a checkpoint against its manifest.",
 }
 

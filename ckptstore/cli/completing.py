@@ -18,7 +18,7 @@ from ckptstore.errors import CkptstoreError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-__all__ = ["formats", "locations", "steps"]
+__all__ = ["formats", "kinds", "locations", "steps"]
 
 
 def locations(
@@ -42,6 +42,21 @@ def formats(context: click.Context, parameter: click.Parameter, incomplete: str)
     return [name for name, it in known.items() if it.writable and name.startswith(incomplete)]
 
 
+def kinds(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return the tokenizer kinds that have files of their own, those of plugins too."""
+    from ckptstore import plugins
+    from ckptstore.tokenizers.base import Tokenizer
+
+    with _silence():
+        try:
+            known = plugins.tokenizers()
+        except CkptstoreError:
+            return []
+    found = [name for name in known if name.startswith(incomplete)]
+    none = _written(Tokenizer.file_names_of)
+    return [name for name in found if _written(known[name].file_names_of) is not none]
+
+
 def steps(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Return the steps of a history on a local disk, the highest first."""
     from ckptstore import storage
@@ -57,6 +72,11 @@ def steps(context: click.Context, parameter: click.Parameter, incomplete: str) -
         except (CkptstoreError, OSError):
             return []
     return [str(step) for step in reversed(there) if str(step).startswith(incomplete)]
+
+
+def _written(method: object) -> object:
+    """Return the function of a class method, the same for all classes that inherit it."""
+    return getattr(method, "__func__", method)
 
 
 @contextmanager

@@ -47,6 +47,7 @@ _ENDINGS = (".pt", ".pth")
 @click.option(
     "--no-optimizer", is_flag=True, help="Model, config and tokenizer only: for inference."
 )
+@options.vocabulary
 @options.fallback
 @options.dry_run
 @click.option(
@@ -68,6 +69,7 @@ def command(
     format_name: str,
     folder: str | None,
     no_optimizer: bool,
+    vocabulary: bool | None,
     fallback: bool,
     dry_run: bool,
     overwrite: bool,
@@ -94,6 +96,7 @@ def command(
                 destination,
                 format_name,
                 optimizer=not no_optimizer,
+                vocabulary=vocabulary,
                 overwrite=overwrite,
                 fallback=fallback,
                 dry_run=dry_run,

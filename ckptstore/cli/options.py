@@ -21,6 +21,7 @@ __all__ = [
     "storage",
     "talk",
     "tensors",
+    "vocabulary",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,6 +65,14 @@ fallback = click.option(
 )
 
 dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+
+
+vocabulary = click.option(
+    "--vocabulary/--no-vocabulary",
+    default=None,
+    help="Carry the files that the tokenizer needs, such as gpt2's ranks, or leave them out; where "
+    "neither is said, with --no-optimizer they are carried if they are on this machine.",
+)
 
 
 def tensors(command: F) -> F:

@@ -26,6 +26,7 @@ _DECLINED = 1
 @click.option(
     "--no-optimizer", is_flag=True, help="Leave the optimizer behind: a copy for inference."
 )
+@options.vocabulary
 @click.option(
     "--prove", is_flag=True, help="Read what DESTINATION has too; copy again what is damaged."
 )
@@ -52,6 +53,7 @@ def command(
     source: str,
     destination: str,
     no_optimizer: bool,
+    vocabulary: bool | None,
     prove: bool,
     all_steps: bool,
     last: int | None,
@@ -82,6 +84,7 @@ def command(
     with Bar() as bar:
         common: dict[str, Any] = {
             "optimizer": not no_optimizer,
+            "vocabulary": vocabulary,
             "prove": prove,
             "dry_run": dry_run,
             "storage_options": storage_options.of(source),

@@ -26,9 +26,12 @@ class Tokenizer(ABC):
 
     Attributes:
         kind: the ``token_kind`` of its state.
+        folder_variable: the environment variable that says in which folder the library that the
+            kind wraps looks for what `files_elsewhere` returns; None where there is none.
     """
 
     kind: ClassVar[str]
+    folder_variable: ClassVar[str | None] = None
 
     @classmethod
     @abstractmethod

@@ -28,12 +28,14 @@ class Fetched:
         new: those of these names that were not there before.
         variables: environment variables with which the files are found there; empty where they
             are found anyhow.
+        hint: what else to know about the folder; empty where there is nothing.
     """
 
     folder: str
     files: tuple[str, ...]
     new: tuple[str, ...]
     variables: Mapping[str, str]
+    hint: str = ""
 
 
 class Carried(Mapping[str, bytes]):

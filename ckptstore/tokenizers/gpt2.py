@@ -50,6 +50,7 @@ class Gpt2Tokenizer(Tokenizer):
     """
 
     kind = "gpt2"
+    folder_variable = gpt2_files.VARIABLE
 
     def __init__(self, vocabulary: _Vocabulary | None = None) -> None:
         self._own = vocabulary

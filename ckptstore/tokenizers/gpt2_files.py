@@ -56,6 +56,8 @@ CARRIED = "tokenizer.tiktoken"
 SOURCE = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 SPECIAL_TOKENS = {"<|endoftext|>": 50256}
 VARIABLE = "TIKTOKEN_CACHE_DIR"
+_VARIABLES = (VARIABLE, "DATA_GYM_CACHE_DIR")
+_TEMPORARY = "tiktoken's own folder is a temporary one; with --to FOLDER the files stay"
 ANSWER_SECONDS = 5.0
 _READ_SECONDS = 30.0
 _RANKS = 50256
@@ -199,7 +201,7 @@ def _ranks_of_merges(text: str) -> dict[bytes, int]:
 
 def folder_of_cache() -> Path | None:
     """Return the folder where tiktoken looks for files, or None where it was told to keep none."""
-    for variable in (VARIABLE, "DATA_GYM_CACHE_DIR"):
+    for variable in _VARIABLES:
         if variable in os.environ:
             return Path(os.environ[variable]) if os.environ[variable] else None
     return Path(tempfile.gettempdir()) / "data-gym-cache"
@@ -253,12 +255,14 @@ def fetch(folder: str | None, *, progress: OnProgress | None = None) -> Fetched:
         data = _download(file, progress, done, total, place)
         storage.connect(place).replace(file.cached_as, data)
         done += file.size
+    told = any(os.environ.get(variable) for variable in _VARIABLES)
     found_anyhow = cache is not None and os.path.realpath(place) == os.path.realpath(cache)
     return Fetched(
         folder=str(place),
         files=tuple(file.cached_as for file in FILES),
         new=tuple(file.cached_as for file in absent),
         variables={} if found_anyhow else {VARIABLE: str(place)},
+        hint=_TEMPORARY if found_anyhow and not told else "",
     )
 
 

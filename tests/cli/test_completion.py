@@ -169,6 +169,12 @@ def test_commands_are_offered_with_their_help() -> None:
     assert told == ("plain\ninspect\nShow what a checkpoint holds, without reading its weights.\n")
 
 
+def test_the_commands_and_kinds_of_tokenizer_are_offered() -> None:
+    assert offered("tokenizer", "") == ["export", "fetch"]
+    assert offered("tokenizer", "fetch", "") == ["gpt2"]
+    assert offered("tokenizer", "fetch", "cha") == []
+
+
 def test_steps_are_offered_the_highest_first(places: Path) -> None:
     history = str(places / "history")
 
