@@ -51,13 +51,15 @@ class PassedOver:
     reason: str
 
 
-def batches(names: Iterable[str], infos: Mapping[str, TensorInfo]) -> Iterator[list[str]]:
-    """Part names of tensors into lists whose tensors take 256 MiB, or are one."""
+def batches(
+    names: Iterable[str], infos: Mapping[str, TensorInfo], most: int = _BATCH
+) -> Iterator[list[str]]:
+    """Part names of tensors into lists whose tensors take 256 MiB or ``most``, or are one."""
     batch: list[str] = []
     size = 0
     for name in names:
         nbytes = infos[name].nbytes if name in infos else 0
-        if batch and size + nbytes > _BATCH:
+        if batch and size + nbytes > most:
             yield batch
             batch, size = [], 0
         batch.append(name)

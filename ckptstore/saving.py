@@ -78,7 +78,14 @@ def save_of(
     small_view: bool = False,
     parallel: bool = True,
 ) -> Save:
-    """Return the save that writes these contents."""
+    """Return the save that writes these contents.
+
+    Raises:
+        UnsupportedError: the format does not write them; nothing was written.
+    """
+    kept = format.stored(contents).tokenizer_state
+    if kept is not None and kept != contents.tokenizer_state:
+        fingerprint = plugins.fingerprint_of(kept)
     return Save(
         write=lambda files: format.write(contents, files),
         index=index,

@@ -15,6 +15,7 @@ from ckptstore.transfer.report import Proof
 
 __all__ = ["left_out", "proved_same", "proved_stored"]
 
+_AT_ONCE = 32 * 2**20  # Bytes of tensors that are loaded at a time to be compared.
 
 _FACTS: Mapping[str, Callable[[Checkpoint], Any]] = {
     "config": lambda checkpoint: checkpoint.config,
@@ -150,7 +151,7 @@ def _same_values(before: Checkpoint, after: Checkpoint, part: str, names: list[s
     from ckptstore import tensors
 
     if part == "model":
-        found = batches(names, after.tensors())
+        found = batches(names, after.tensors(), _AT_ONCE)
         return all(tensors.alike(before.load_model(b), after.load_model(b)) for b in found)
     # Neither can be read in pieces, so that only one of them is in memory at a time.
     one, two = (tensors.imprint(_load(checkpoint, part)) for checkpoint in (before, after))
@@ -163,7 +164,7 @@ def _holds_model(after: Checkpoint, wanted: Mapping[str, Any]) -> bool:
     there = after.tensors()
     if there.keys() != wanted.keys():
         return False
-    for batch in batches(wanted, there):
+    for batch in batches(wanted, there, _AT_ONCE):
         loaded = after.load_model(batch)
         if not all(tensors.alike(wanted[name], loaded.pop(name)) for name in batch):
             return False

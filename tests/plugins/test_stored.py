@@ -142,6 +142,35 @@ def test_a_config_that_is_not_what_the_format_says_is_named(
     assert done.left_out[0] == "config"
 
 
+def test_the_fingerprint_is_that_of_the_tokenizer_that_is_stored(
+    install: Install, tmp_path: Path
+) -> None:
+    other = """{"token_kind": "char", "chars": ["b"]}"""
+    source = TURNED.replace("tokenizer_state=None", f"tokenizer_state={other}")
+    kept = "self.config = self.saved"
+    install("turned", source.replace(kept, f"self.tokenizer_state = {other}\n            {kept}"))
+    mine = {"token_kind": "char", "chars": ["a"]}
+
+    saved = ckptstore.save(tmp_path / "x", model=WEIGHTS, tokenizer=mine, format="turned")
+
+    assert saved.load_tokenizer().encode("b") == [0]
+    bundle = ckptstore.save(tmp_path / "y", model=WEIGHTS, tokenizer=mine)
+    assert saved.fingerprint != bundle.fingerprint
+
+
+def test_what_a_format_does_not_store_is_refused_before_anything_is_written(
+    install: Install, tmp_path: Path
+) -> None:
+    said = "from ckptstore import UnsupportedError\n            raise UnsupportedError('not these')"
+    source = TURNED.replace('model = {f"the {n}"', f'{said}\n            model = {{f"the {{n}}"')
+    install("turned", source)
+
+    with pytest.raises(ckptstore.UnsupportedError, match="not these"):
+        ckptstore.save(tmp_path / "x", model=WEIGHTS, format="turned")
+
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_format_that_says_nothing_is_given_back_what_it_is_given() -> None:
     from ckptstore import plugins
     from ckptstore.formats.base import Contents
