@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ckptstore import plugins
@@ -19,7 +20,14 @@ from ckptstore.checkpoint import Checkpoint
 from ckptstore.errors import CkptstoreError, UnsupportedError
 from ckptstore.tokenizers.base import Tokenizer
 
-__all__ = ["Vocabulary", "carried_by", "files_of_save", "missing_error"]
+__all__ = [
+    "Vocabulary",
+    "carried_by",
+    "files_of_save",
+    "known_names",
+    "missing_error",
+    "on_this_machine",
+]
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +98,20 @@ def carried_by(
     if vocabulary and lacking and not found:
         raise missing_error(state["token_kind"], lacking)
     return {**own, **found} if found else own
+
+
+def known_names(state: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return the names that a state's kind says its files have; none where nobody can say."""
+    with suppress(CkptstoreError):
+        return () if state is None else plugins.file_names_of(state)
+    return ()
+
+
+def on_this_machine(state: Mapping[str, Any] | None) -> Mapping[str, bytes]:
+    """Return the files of a state that are on this machine; none where nobody can say."""
+    with suppress(CkptstoreError):
+        return {} if state is None else plugins.files_of(state)
+    return {}
 
 
 def missing_error(kind: str, names: list[str]) -> UnsupportedError:

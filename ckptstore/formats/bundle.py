@@ -111,12 +111,7 @@ class _BundleReader(Reader):
         if optimizer is not None:
             optimizer = plain_name(optimizer, self._where(TRAINING))
         self._optimizer: str | None = optimizer
-        # Their names are anybody's, so links among them are not followed to somewhere else (G5).
-        self._tokenizer_files = tuple(
-            name
-            for name in sorted(filter(is_file_of_tokenizer, self._names))
-            if self.tokenizer_state is not None and not files.leads_out(name)
-        )
+        self._tokenizer_files = self._sizes_of_tokenizer_files()
         self.has_optimizer = optimizer in self._names
         self._states = {
             name.removesuffix(FILE): value
@@ -248,17 +243,24 @@ class _BundleReader(Reader):
 
     def tokenizer_files(self) -> Mapping[str, bytes]:
         """Return the files beside tokenizer.json that have its name and another ending."""
-        return Carried(self._tokenizer_files, self._tokenizer_file)
+        return Carried(self._tokenizer_files, self._tokenizer_file, self._files.location)
 
     def _tokenizer_file(self, name: str) -> bytes:
-        if self._files.size(name) <= MOST_BYTES:
-            with self._files.open(name) as file:
-                data = file.read(MOST_BYTES + 1)
-            if len(data) <= MOST_BYTES:
-                return data
-        raise CorruptionError(
-            f"{self._where(name)} is larger than {MOST_BYTES // 2**20} MiB; not read"
-        )
+        with self._files.open(name) as file:
+            return file.read(self._tokenizer_files[name] + 1)
+
+    def _sizes_of_tokenizer_files(self) -> dict[str, int]:
+        """Return the bytes of each such file.
+
+        Their names are anybody's, so links among them are not followed to somewhere else (G5);
+        and where no manifest lists them, too much is somebody's, and not the tokenizer's.
+        """
+        if self.tokenizer_state is None:
+            return {}
+        names = sorted(filter(is_file_of_tokenizer, self._names))
+        sizes = {name: self._files.size(name) for name in names if not self._files.leads_out(name)}
+        plain = self._files.manifest is None
+        return {} if plain and sum(sizes.values()) > MOST_BYTES else sizes
 
     def files(self) -> tuple[str, ...]:
         """Return the files that are there, and those that the manifest has besides."""

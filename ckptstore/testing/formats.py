@@ -7,6 +7,7 @@ import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -107,6 +108,19 @@ class FormatTests:
         if format_class.writable:
             format_, alone = format_class(), Contents(model=contents.model)
             _check_equal(format_.read(_written(format_, alone)), format_.stored(alone))
+
+    def test_files_of_a_tokenizer_come_back_or_are_left_out(
+        self, format_class: type[Format], contents: Contents
+    ) -> None:
+        """A format has room for all of them or for none; a copy for inference has them too."""
+        if format_class.writable and contents.tokenizer_state is not None:
+            files = {"tokenizer.words": b"a\nthe\n", "tokenizer.more": b""}
+            written = _written(format_class(), replace(contents, tokenizer_files=files))
+            reader = format_class().read(written)
+            found = reader.tokenizer_files()
+            assert dict(found) in ({}, files)
+            assert {*found} <= {*reader.files()}
+            assert not reader.for_inference() or {*found} <= {*reader.for_inference()}
 
     def test_a_write_that_fails_is_not_taken_for_done(
         self, format_class: type[Format], contents: Contents
@@ -248,6 +262,7 @@ def _read_everything(format_: Format, files: Files) -> Reader:
     reader.load_optimizer()
     for name in reader.states():
         reader.load_state(name)
+    dict(reader.tokenizer_files())
     return reader
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ckptstore.errors import UnsupportedError
+from ckptstore.errors import CorruptionError, UnsupportedError
 from ckptstore.manifest import plain_name
 
 __all__ = ["MOST_BYTES", "Carried", "Fetched", "check_files", "is_file_of_tokenizer"]
@@ -41,28 +41,38 @@ class Fetched:
 class Carried(Mapping[str, bytes]):
     """The files of a tokenizer in a checkpoint, each of which is read when it is asked for.
 
+    Reading one raises `CorruptionError` where they are more than 64 MiB together, by their sizes.
+
     Args:
-        names: of all that are there.
+        sizes: bytes of all that are there, by name.
         read: returns the content of one.
+        where: which checkpoint, for errors.
     """
 
-    def __init__(self, names: Sequence[str], read: Callable[[str], bytes]) -> None:
-        self._names = tuple(names)
+    def __init__(self, sizes: Mapping[str, int], read: Callable[[str], bytes], where: str) -> None:
+        self._sizes = dict(sizes)
         self._read = read
+        self._where = where
 
     def __getitem__(self, name: str) -> bytes:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._read(name)
+        size = self._sizes[name]
+        if sum(self._sizes.values()) <= MOST_BYTES:
+            data = self._read(name)
+            if len(data) <= size:
+                return data
+        raise CorruptionError(
+            f"the files of the tokenizer in {self._where} ({', '.join(self._sizes)}) are larger "
+            f"than {MOST_BYTES // 2**20} MiB; not read, restore them from a good copy"
+        )
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return name in self._sizes
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._sizes)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._sizes)
 
 
 def is_file_of_tokenizer(name: str) -> bool:

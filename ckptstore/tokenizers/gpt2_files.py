@@ -61,6 +61,7 @@ _TEMPORARY = "tiktoken's own folder is a temporary one; with --to FOLDER the fil
 ANSWER_SECONDS = 5.0
 _READ_SECONDS = 30.0
 _RANKS = 50256
+_MOST_CARRIED = 4 * 2**20  # The list has 835,554 bytes; each line costs more than it has.
 _PIECE = 2**16
 
 
@@ -123,6 +124,8 @@ def ranks_of(carried: bytes) -> dict[bytes, int]:
         CorruptionError: they are others, or it holds something else.
     """
     ranks: dict[bytes, int] = {}
+    if len(carried) > _MOST_CARRIED:
+        raise _other_ranks(f"it has {len(carried):,} bytes, far more than they need")
     try:
         for line in carried.split(b"\n"):
             if line.strip():

@@ -22,7 +22,7 @@ from ckptstore.transfer.gathering import opened
 from ckptstore.transfer.report import Transfer
 from ckptstore.transfer.sending import Sending
 from ckptstore.transfer.tally import Tally
-from ckptstore.vocabulary import carried_by
+from ckptstore.vocabulary import carried_by, known_names
 
 __all__ = ["Copy"]
 
@@ -90,11 +90,11 @@ class Copy:
         if self._history:
             return  # A step has a folder of its own.
         # What a tokenizer's files are called its kind says; the source could say anything.
-        words, carried = self._origin.tokenizer_state, self._origin.tokenizer_files()
+        carried = self._origin.tokenizer_files()
         ours = {
             *(name for name in self._origin.reader.for_inference() if name not in carried),
             *plugins.format_named(self._origin.format).texts,
-            *(() if words is None else plugins.file_names_of(words)),
+            *known_names(self._origin.tokenizer_state),
         }
         if self._there is not None:
             ours |= {*self._there.manifest.texts, *self._there.manifest.files}

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ckptstore import plugins
 from ckptstore.checkpoint import Checkpoint, batches
 from ckptstore.errors import CorruptionError
 from ckptstore.formats.base import Contents
 from ckptstore.transfer.gathering import own_fields
 from ckptstore.transfer.report import Proof
+from ckptstore.vocabulary import on_this_machine
 
 __all__ = ["left_out", "proved_same", "proved_stored"]
 
@@ -64,7 +64,7 @@ def left_out(
 def _files_out_of_reach(before: Checkpoint, after: Checkpoint) -> list[str]:
     """Return files of the tokenizer that went, and that this machine does not have either."""
     gone = [name for name in before.tokenizer_files() if name not in after.tokenizer_files()]
-    here = plugins.files_of(before.tokenizer_state or {}) if gone else {}
+    here = on_this_machine(before.tokenizer_state) if gone else {}
     return [name for name in gone if name not in here]
 
 

@@ -185,6 +185,25 @@ def _gpt_edited(place: Place) -> None:
     _edit(place, "config.json", text)
 
 
+def _carrying(place: Place, number: int, url: str | None = None) -> None:
+    """Save what carries a file of its tokenizer, of the same number."""
+    ckptstore.save(
+        url or place.url,
+        **state(number, full=True),
+        vocabulary={"tokenizer.words": f"the words of {number}".encode()},
+        storage_options=place.options,
+    )
+
+
+def _both_carrying(place: Place) -> None:
+    _carrying(place, 1, place.other)
+    _carrying(place, 2)
+
+
+def _sync_for_inference(place: Place) -> None:
+    ckptstore.sync(place.url, place.other, optimizer=False, storage_options=place.options)
+
+
 def _sync(place: Place) -> None:
     ckptstore.sync(place.url, place.other, storage_options=place.options)
 
@@ -250,6 +269,7 @@ ACTS = {
         Act("view becomes small", lambda p: _small(p, 2), lambda p: p.save(1)),
         Act("async", _asynchronous, lambda p: p.save(1, full=True)),
         Act("carry an edit", lambda p: _gpt(2).save(p.url), _gpt_edited),
+        Act("carry a vocabulary", lambda p: _carrying(p, 2), lambda p: _carrying(p, 1)),
         Act("first step", lambda p: p.step(1, 1), history=True),
         Act("next step", lambda p: p.step(2, 2), lambda p: p.step(1, 1), history=True),
         Act("retention", lambda p: p.history(last=2).save(**state(5)), _steps, history=True),
@@ -264,6 +284,7 @@ ACTS = {
         Act("sync over older", _sync, _both, copies=True),
         Act("sync something large", _sync_large, lambda p: p.save(1, full=True), copies=True),
         Act("sync on", _sync_large, _half_copied, copies=True),
+        Act("sync for inference", _sync_for_inference, _both_carrying, copies=True),
         Act("sync a step", _sync, _histories, copies=True, history=True),
         Act("convert beside", _convert, _legacy),
         Act("convert", lambda p: _convert(p, p.other), _legacy, copies=True),

@@ -6,6 +6,7 @@ The kind of these tests names a list of words, which lies in a folder of the mac
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -19,6 +20,8 @@ import ckptstore
 from ckptstore import plugins
 from ckptstore.cli import main
 from ckptstore.errors import ConflictError, CorruptionError, NotFoundError, UnsupportedError
+from ckptstore.testing import Crash, Killed, asked, inject
+from ckptstore.transfer import sending
 from tests.plugins.conftest import Install
 
 STATE = {"token_kind": "words", "list": "english"}
@@ -273,15 +276,52 @@ class TestReading:
 
         assert dict(ckptstore.open(tmp_path / "copy").tokenizer_files()) == {}
 
-    def test_a_huge_file_in_a_plain_folder_is_not_read(self, carrying, tmp_path):
+    def test_a_huge_file_in_a_plain_folder_is_somebody_elses(self, carrying, tmp_path):
         (tmp_path / "copy").mkdir()
         for name in ("model.pt", "tokenizer.json"):
             shutil.copy(carrying / name, tmp_path / "copy")
-        with (tmp_path / "copy" / NAME).open("wb") as file:
+        with (tmp_path / "copy" / "tokenizer.corpus").open("wb") as file:
             file.truncate(2**30)
 
-        with pytest.raises(CorruptionError, match=r"tokenizer\.words .* larger than 64 MiB"):
-            ckptstore.open(tmp_path / "copy").load_tokenizer()
+        assert dict(ckptstore.open(tmp_path / "copy").tokenizer_files()) == {}
+        assert encoded(tmp_path / "copy") == [2, 0, 1]
+        assert "tokenizer.corpus" not in ckptstore.sync(tmp_path / "copy", tmp_path / "b").copied
+
+    def test_a_manifest_that_lists_too_much_is_damage(self, tmp_path, monkeypatch):
+        from ckptstore.tokenizers import files
+
+        half = bytes(33 * 2**20)
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "MOST_BYTES", 2**40)
+            ckptstore.save(
+                tmp_path / "a",
+                model=WEIGHTS,
+                tokenizer=STATE,
+                vocabulary={NAME: half, "tokenizer.more": half},
+            )
+
+        carried = ckptstore.open(tmp_path / "a").tokenizer_files()
+        with pytest.raises(
+            CorruptionError, match=r"tokenizer\.more, tokenizer\.words\) are larger"
+        ):
+            carried[NAME]
+
+    def test_one_that_a_person_replaced_in_the_view_is_told_and_put_back(self, carrying):
+        (carrying / NAME).unlink()
+        (carrying / NAME).write_bytes(b"mine\n")
+
+        with pytest.raises(ConflictError, match=r"tokenizer\.words .* replaced by hand"):
+            ckptstore.open(carrying)
+        ckptstore.Store(carrying).repair(restore=True)
+
+        assert (carrying / NAME).read_bytes() == WORDS
+        assert encoded(carrying) == [2, 0, 1]
+
+    def test_they_go_from_the_view_with_the_next_save_that_carries_none(self, carrying):
+        ckptstore.save(carrying, model=WEIGHTS, tokenizer=STATE, step=6)
+
+        assert not (carrying / NAME).exists()
+        assert [*(carrying / ".ckptstore").rglob("tokenizer.*.words")] == []
 
     def test_inspect_lists_them_and_reads_nothing_of_them(self, carrying):
         (held,) = (carrying / ".ckptstore" / "00000001").glob("tokenizer.*.words")
@@ -387,6 +427,23 @@ class TestSync:
         with pytest.raises(ckptstore.PluginError, match="'words' .* failed"):
             ckptstore.sync(bare, tmp_path / "other", vocabulary=True)
 
+    @pytest.mark.parametrize(
+        "state", [{"token_kind": "gpt2", "chars": ["a"]}, {"version": "1.0"}, {"token_kind": "k"}]
+    )
+    def test_a_state_that_nobody_can_read_is_copied_with_its_files(self, tmp_path, state):
+        source, files = tmp_path / "source", {"tokenizer.model": b"something"}
+        ckptstore.save(source, model=WEIGHTS, tokenizer=STATE, vocabulary=files)
+        (source / "tokenizer.json").write_text(json.dumps(state))  # by hand
+
+        done = ckptstore.sync(source, tmp_path / "copy", optimizer=False)
+        ckptstore.convert(source, tmp_path / "converted", optimizer=False)
+        left = ckptstore.convert(tmp_path / "copy", tmp_path / "old.pt", "legacy")
+
+        assert "tokenizer.model" in done.copied
+        assert not ckptstore.sync(source, tmp_path / "copy", optimizer=False).changed
+        assert (tmp_path / "converted" / "tokenizer.model").read_bytes() == b"something"
+        assert "tokenizer.model" in (left.left_out or ())
+
     def test_the_steps_of_a_history_get_them(self, tmp_path, words):
         with ckptstore.Store(tmp_path / "run", keep=ckptstore.Keep()) as store:
             for step in (1, 2):
@@ -400,6 +457,36 @@ class TestSync:
         for step in (1, 2):
             opened = ckptstore.open(tmp_path / "copy", step=step)
             assert opened.load_tokenizer().encode("an") == [1]
+
+    @pytest.mark.parametrize("history", [False, True])
+    def test_a_copy_that_died_half_way_goes_on_and_leaves_nothing_beside(
+        self, bare, tmp_path, words, monkeypatch, history
+    ):
+        monkeypatch.setattr(sending, "_WORTH_A_NOTE", 1)  # as if it were large
+        source, copy = bare, tmp_path / "copy"
+        if history:
+            with ckptstore.Store(tmp_path / "run", keep=ckptstore.Keep()) as store:
+                store.save(model=WEIGHTS, tokenizer=STATE, step=5)
+            source = tmp_path / "run"
+
+        def again() -> ckptstore.Transfer:
+            if history:
+                (done,) = ckptstore.sync_steps(source, copy, optimizer=False)
+                return done
+            return ckptstore.sync(source, copy, optimizer=False)
+
+        with pytest.raises(Killed), inject(Crash(asked("create", "manifest.json"))):
+            again()
+        assert again().changed
+        assert not again().changed
+
+        words.unlink()
+        checkpoint = ckptstore.open(copy)
+        assert checkpoint.load_tokenizer().encode("the") == [2]
+        folder = copy / ("step-00000005" if history else ".ckptstore/00000001")
+        manifest = checkpoint.source.manifest
+        assert manifest is not None
+        assert sorted(os.listdir(folder)) == sorted([*manifest.paths(), "manifest.json"])
 
     def test_a_dry_run_says_what_would_be_added(self, bare, tmp_path):
         done = ckptstore.sync(bare, tmp_path / "copy", optimizer=False, dry_run=True)

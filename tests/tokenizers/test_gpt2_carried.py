@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,7 @@ def _swapped(carried: bytes) -> bytes:
         pytest.param(lambda data: data.replace(b" 7\n", b"\n"), id="no rank"),
         pytest.param(lambda data: b"!" + data[1:], id="no base64"),
         pytest.param(lambda data: b"", id="nothing"),
+        pytest.param(lambda data: data + b"\n" * 2**26, id="endless lines"),
         pytest.param(lambda data: b"\x80\x05}." * 9, id="a pickle"),
         pytest.param(lambda data: b"9" * 5000 + b" " + b"9" * 5000, id="endless numbers"),
         pytest.param(lambda data: b"".join(b"%b 1\n" % base64.b64encode(b"%d" % n)
@@ -161,6 +163,20 @@ def _swapped(carried: bytes) -> bytes:
 def test_other_ranks_are_refused(carried: bytes, change: Callable[[bytes], bytes]) -> None:
     with pytest.raises(CorruptionError, match=r"^tokenizer\.tiktoken is not the list of gpt2's"):
         Gpt2Tokenizer.from_files(STATE, {NAME: change(carried)})
+
+
+def test_a_list_that_rotted_is_refused_or_says_the_same(carried: bytes) -> None:
+    ranks, chance = gpt2_files.ranks_of(carried), random.Random(5)
+    kept = 0
+    for _ in range(60):
+        data = bytearray(carried)
+        for _ in range(chance.randint(1, 3)):
+            at = chance.randrange(len(data))
+            data[at : at + chance.randint(0, 2)] = chance.randbytes(chance.randint(0, 2))
+        with suppress(CorruptionError):
+            assert gpt2_files.ranks_of(bytes(data)) == ranks
+            kept += 1
+    assert kept < 60
 
 
 def test_how_the_lines_end_and_in_what_order_they_stand_changes_no_rank(carried: bytes) -> None:
