@@ -68,6 +68,7 @@ class Store:
         self._format = to_save_in(format)
         self._durable = durable
         self._small_view = small_view
+        self._options = storage_options
         self._storage = storage.connect(location, storage_options)
         self._committer = Committer(self._storage, keep)
         self._background = Background(self._commit_beside, self._committer)
@@ -218,6 +219,27 @@ class Store:
         model = {} if model is None else model
         contents = contents_of(model=model, optimizer=optimizer, state=state)
         self._background.prepare(contents)
+
+    def sibling(self, location: Location) -> Store:
+        """Return a store of another location that goes on with what `save_async` has ready here.
+
+        For who saves each state at a location of its own: its first `save_async` is as quick as
+        the next one here would be. It waits for the save under way here. This store stays usable,
+        and still raises by `close` what failed; it makes new memory ready when it needs some.
+
+        Args:
+            location: path or URL; all else is as it is here.
+        """
+        other = Store(
+            location,
+            keep=self.keep,
+            durable=self._durable,
+            small_view=self._small_view,
+            format=self._format.name,
+            storage_options=self._options,
+        )
+        other._background.take_over(self._background)
+        return other
 
     def close(self) -> None:
         """Wait for saves under way, and raise what failed and was not asked for."""

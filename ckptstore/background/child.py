@@ -40,7 +40,7 @@ _LOOK_AGAIN = 0.2
 
 @dataclass(frozen=True)
 class Task:
-    """What the process is for; sent once.
+    """What the process is for; another one after it turns it to another location.
 
     Attributes:
         where: the location.
@@ -109,14 +109,14 @@ class _Worker:
         self._slabs: dict[int, memoryview] = {}
 
     def run(self) -> None:
-        task: Task = self._connection.recv()
         logger = logging.getLogger("ckptstore")
         logger.addHandler(_Passing(self._send))
         logger.propagate = False
-        place = storage.connect(task.where.location, task.where.options)
-        place.location = task.shown
-        committer = Committer(place, task.keep)
+        committer = _committer_of(self._connection.recv())
         while (order := self._connection.recv()) is not None:
+            if isinstance(order, Task):
+                committer = _committer_of(order)
+                continue
             self._map(order)
             logger.setLevel(order.level)
             committer.last = order.last
@@ -142,6 +142,12 @@ class _Worker:
             finally:
                 os.close(descriptor)
             self._slabs[number] = memoryview(memory)
+
+
+def _committer_of(task: Task) -> Committer:
+    place = storage.connect(task.where.location, task.where.options)
+    place.location = task.shown
+    return Committer(place, task.keep)
 
 
 class _Passing(logging.Handler):

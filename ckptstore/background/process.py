@@ -73,6 +73,19 @@ class Process:
             log.info("no process can be started, saves go on in a thread: %s", error)
             self._task = None
 
+    def take_over(self, other: Process) -> None:
+        """Take what another one has running, if there is any, for this location."""
+        running = other._running
+        if running is None or self._running is not None or not (self.possible and other.possible):
+            return
+        other._running = None
+        try:
+            running.turn_to(self._task)
+        except OSError:
+            running.end()
+            return
+        self._running = running
+
     def commit(self, save: Save, overwrite: bool, arena: Arena) -> Committed:
         """Commit what another process can see of a save; see `Committer.commit`.
 
@@ -128,6 +141,14 @@ class _Running:
             self._connection = Connection(ours.detach())
         self._sent: set[int] = set()
         self.end = weakref.finalize(self, _end, process, self._connection, parent)
+        self.turn_to(task)
+
+    def turn_to(self, task: Task | None) -> None:
+        """Say what it is for from now on.
+
+        Raises:
+            OSError: the process ended.
+        """
         self._connection.send(task)
 
     def do(

@@ -114,6 +114,15 @@ class Background:
         self.wait()
         self._copy(contents)
 
+    def take_over(self, other: Background) -> None:
+        """Take the memory and the process of another, once the save that uses them is done."""
+        other.wait()
+        self.wait()
+        # Memory that no process can look into is of no use beside one, and the other way round.
+        if self._staging is None and self._process.possible == other._process.possible:
+            self._staging, other._staging = other._staging, None
+            self._process.take_over(other._process)
+
     def wait(self) -> None:
         """Wait for the save that is under way; failures nobody asked for are logged once more."""
         self._join()

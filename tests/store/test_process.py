@@ -165,6 +165,67 @@ def test_one_process_makes_all_saves_and_goes_with_close(tmp_path):
     store.close()
 
 
+def test_a_sibling_goes_on_with_the_same_process_and_memory(tmp_path):
+    store = ckptstore.Store(tmp_path / "1", durable=False)
+    store.save_async(model=state(1)).result()
+    first, memory = process_of(store), store._background._staging
+    for step in (2, 3):
+        store = store.sibling(tmp_path / str(step))
+        saved = store.save_async(model=state(step), step=step).result()
+        assert (process_of(store), store._background._staging) == (first, memory)
+        assert saved.location == str(tmp_path / str(step))
+    store.close()
+
+    assert first.returncode == 0
+    assert [value_of(ckptstore.open(tmp_path / str(n))) for n in (1, 2, 3)] == [1.0, 2.0, 3.0]
+
+
+def test_a_sibling_of_a_history_is_one_and_reaches_a_bucket(location):
+    url, options = location
+    keep = ckptstore.Keep(last=1)
+    with ckptstore.Store(f"{url}/a", keep=keep, storage_options=options) as store:
+        store.save_async(model=state(1), step=1).result()
+        with store.sibling(f"{url}/b") as other:
+            for step in (2, 3):
+                other.save_async(model=state(step), step=step).result()
+            assert other.steps() == (3,)
+
+    assert value_of(ckptstore.open(f"{url}/b", storage_options=options)) == 3.0
+    assert value_of(ckptstore.open(f"{url}/a", storage_options=options)) == 1.0
+
+
+def test_after_a_sibling_a_store_goes_on_with_a_process_of_its_own(tmp_path):
+    with ckptstore.Store(tmp_path / "a") as store:
+        store.save_async(model=state(1)).result()
+        first = process_of(store)
+        with store.sibling(tmp_path / "b") as other:
+            assert process_of(other) is first
+            store.save_async(model=state(2)).result()
+            other.save_async(model=state(3)).result()
+            assert process_of(store) is not first
+            assert (value_of(store.open()), value_of(other.open())) == (2.0, 3.0)
+
+
+def test_a_sibling_of_a_store_whose_process_died_has_one_of_its_own(tmp_path):
+    with ckptstore.Store(tmp_path / "a") as store:
+        store.save_async(model=state(1)).result()
+        process_of(store).kill()
+        process_of(store).wait()
+        with store.sibling(tmp_path / "b") as other:
+            assert value_of(other.save_async(model=state(2)).result()) == 2.0
+
+
+def test_what_failed_before_a_sibling_is_still_raised_by_close(tmp_path):
+    store = ckptstore.Store(tmp_path / "a", keep=ckptstore.Keep(last=1))
+    store.save_async(model=state(1), step=1)
+    store.save_async(model=state(2), step=1)
+    with store.sibling(tmp_path / "b") as other:
+        assert value_of(other.save_async(model=state(3), step=1).result()) == 3.0
+
+    with pytest.raises(ckptstore.ConflictError, match="step 1"):
+        store.close()
+
+
 def test_a_store_that_is_forgotten_takes_its_process_along(tmp_path):
     store = ckptstore.Store(tmp_path)
     store.save_async(model=state(1)).result()
