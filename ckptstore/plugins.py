@@ -13,17 +13,16 @@ Rules of this file:
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-from ckptstore.discovery import BUILT_IN, Plugin, PluginInfo, find, remedy
-from ckptstore.errors import CkptstoreError, CorruptionError, PluginError, UnsupportedError
+from ckptstore.discovery import PluginInfo, find
+from ckptstore.errors import CkptstoreError, CorruptionError, PluginError
 from ckptstore.formats.base import Format
 from ckptstore.progress import OnProgress
+from ckptstore.shelves import Registry, registry_of
 from ckptstore.tokenizers.base import Tokenizer
 from ckptstore.tokenizers.files import Fetched
 from ckptstore.tokenizers.options import TokenizerOption, options_of, parsed
@@ -258,118 +257,17 @@ def reload() -> None:
         _found = None
 
 
-@dataclass(frozen=True)
-class _Shelf(Generic[_T]):
-    """What plugins add of one sort.
-
-    Attributes:
-        sort: what one of them is called.
-        things: the undisputed ones by name.
-        disputes: name to the error about who claims it.
-        faults: errors about plugins that may have had more to add.
-        notes: what else may explain that a name is missing.
-    """
-
-    sort: str
-    things: Mapping[str, _T]
-    disputes: Mapping[str, str]
-    faults: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    def all(self) -> dict[str, _T]:
-        _raise((*self.disputes.values(), *self.faults))
-        return dict(self.things)
-
-    def get(self, name: str) -> _T | None:
-        if name in self.disputes:
-            raise PluginError(self.disputes[name])
-        return self.things.get(name)
-
-    def named(self, name: str) -> _T:
-        thing = self.get(name)
-        if thing is not None:
-            return thing
-        _raise(self.faults)
-        near = difflib.get_close_matches(name, self.things, n=1)
-        raise UnsupportedError(
-            f"the {self.sort} {name!r} is not installed; installed: "
-            + ", ".join(map(repr, sorted(self.things)))
-            + "".join(f"; {note}" for note in self.notes)
-            + (f"; did you mean {near[0]!r}?" if near else "; install the plugin that provides it")
-        )
-
-
-@dataclass(frozen=True)
-class _Registry:
-    infos: tuple[PluginInfo, ...]
-    formats: _Shelf[Format]
-    kinds: _Shelf[type[Tokenizer]]
-
-
 # Reentrant, because a plugin's module may ask for formats while it is imported.
 _lock = threading.RLock()
-_found: _Registry | None = None
+_found: Registry | None = None
 
 
-def _registry() -> _Registry:
+def _registry() -> Registry:
     global _found
     with _lock:
         if _found is None:
-            _found = _build(find())
+            _found = registry_of(find())
         return _found
-
-
-def _build(plugins: tuple[Plugin, ...]) -> _Registry:
-    faults = tuple(plugin.fault for plugin in plugins if plugin.fault)
-    notes = tuple(
-        f"the plugin {plugin.info} "
-        + ("is switched off" if plugin.info.status == "off" else "failed to load")
-        for plugin in plugins
-        if plugin.info.status != "active"
-    )
-    formats = _shelf("format", [(p.info, p.formats) for p in plugins], faults, notes)
-    kinds = _shelf("tokenizer kind", [(p.info, p.kinds) for p in plugins], faults, notes)
-    infos = tuple(_judged(plugin.info, formats, kinds) for plugin in plugins)
-    return _Registry(infos=infos, formats=formats, kinds=kinds)
-
-
-def _shelf(
-    sort: str,
-    offers: list[tuple[PluginInfo, Mapping[str, _T]]],
-    faults: tuple[str, ...],
-    notes: tuple[str, ...],
-) -> _Shelf[_T]:
-    claims: dict[str, list[tuple[PluginInfo, _T]]] = {}
-    for info, things in offers:
-        for name, thing in things.items():
-            claims.setdefault(name, []).append((info, thing))
-    return _Shelf(
-        sort=sort,
-        things={name: who[0][1] for name, who in claims.items() if len(who) == 1},
-        disputes={
-            name: f"the {sort} {name!r} is claimed by {' and by '.join(str(i) for i, _ in who)}; "
-            + remedy(who[-1][0])
-            for name, who in claims.items()
-            if len(who) > 1
-        },
-        faults=faults,
-        notes=notes,
-    )
-
-
-def _judged(
-    info: PluginInfo, formats: _Shelf[Format], kinds: _Shelf[type[Tokenizer]]
-) -> PluginInfo:
-    errors = [formats.disputes[name] for name in info.formats if name in formats.disputes]
-    errors += [kinds.disputes[name] for name in info.tokenizers if name in kinds.disputes]
-    if not errors or info.distribution == BUILT_IN:
-        return info
-    return replace(info, status="failed", error="; ".join(errors))
-
-
-def _raise(faults: tuple[str, ...]) -> None:
-    if faults:
-        raise PluginError("; ".join(faults))
 
 
 def _kind_of(state: object) -> str:
