@@ -49,9 +49,10 @@ class Copy:
         self._files: Files = origin.source
         self._place = place
         self._there = there
-        carried = carried_by(
-            origin, vocabulary, shared=not optimizer, there=lambda: opened(place, there)
-        )
+        shared = not optimizer
+        if vocabulary is None and history and _is_step(there, origin.step):
+            shared = _carries(there, known_names(origin.tokenizer_state))
+        carried = carried_by(origin, vocabulary, shared=shared, there=lambda: opened(place, there))
         own = origin.tokenizer_files()
         self._added = {name: carried[name] for name in carried if name not in own}
         names = _names(origin, optimizer=optimizer)
@@ -185,6 +186,15 @@ class Copy:
                 self._tally.took(name, size)
             else:
                 self._sending.send(name, size, files)
+
+
+def _is_step(there: Committed | None, step: int | None) -> bool:
+    return there is not None and (there.manifest.generation, there.manifest.step) == (None, step)
+
+
+def _carries(there: Committed | None, names: Sequence[str]) -> bool:
+    """Whether a step that is there has files: it is never changed, to add them or to take them."""
+    return there is not None and bool(names) and {*names} <= {*there.manifest.files}
 
 
 def _check_kinds(origin: Checkpoint, names: Sequence[str]) -> None:

@@ -488,6 +488,38 @@ class TestSync:
         assert manifest is not None
         assert sorted(os.listdir(folder)) == sorted([*manifest.paths(), "manifest.json"])
 
+    def test_a_step_that_is_there_is_left_as_it_is_whatever_came_to_the_machine_since(
+        self, tmp_path, words
+    ):
+        with ckptstore.Store(tmp_path / "run", keep=ckptstore.Keep()) as store:
+            store.save(model=WEIGHTS, tokenizer=STATE, step=1)
+
+        def copied(to: str, **options: bool | None) -> bool:
+            (done,) = ckptstore.sync_steps(tmp_path / "run", tmp_path / to, **options)
+            return done.changed
+
+        words.unlink()
+        assert copied("without", optimizer=False)
+        words.write_bytes(WORDS)
+        assert not copied("without", optimizer=False)
+        assert copied("with", vocabulary=True)
+        assert not copied("with")
+        words.unlink()
+        assert not copied("with")
+        assert not copied("with", vocabulary=True)
+        with pytest.raises(ConflictError, match="step 1 is in .* already, with other content"):
+            copied("with", vocabulary=False)
+
+    def test_a_single_copy_gets_what_came_to_the_machine_since(self, bare, tmp_path, words):
+        words.unlink()
+        ckptstore.sync(bare, tmp_path / "copy", optimizer=False)
+        words.write_bytes(WORDS)
+
+        done = ckptstore.sync(bare, tmp_path / "copy", optimizer=False)
+
+        assert (NAME in done.copied, done.spared) == (True, ("model.pt",))
+        assert not ckptstore.sync(bare, tmp_path / "copy", optimizer=False).changed
+
     def test_a_dry_run_says_what_would_be_added(self, bare, tmp_path):
         done = ckptstore.sync(bare, tmp_path / "copy", optimizer=False, dry_run=True)
 
@@ -538,6 +570,24 @@ class TestConvert:
         assert not again.changed
         assert not elsewhere.changed
         assert encoded(tmp_path / "small") == [2, 0, 1]
+
+    def test_a_conversion_that_is_there_is_left_as_it_is_unless_it_is_said(
+        self, bare, tmp_path, words
+    ):
+        old, copy = tmp_path / "old.pt", tmp_path / "copy"
+        ckptstore.convert(bare, old, "legacy")
+        words.unlink()
+        ckptstore.convert(old, copy, optimizer=False)
+        words.write_bytes(WORDS)
+
+        assert not ckptstore.convert(old, copy, optimizer=False).changed
+        with pytest.raises(ConflictError, match="holds another checkpoint already"):
+            ckptstore.convert(old, copy, optimizer=False, vocabulary=True)
+        added = ckptstore.convert(old, copy, optimizer=False, overwrite=True)
+        assert added.changed
+        assert NAME in ckptstore.open(copy).files()
+        words.unlink()
+        assert not ckptstore.convert(old, copy, optimizer=False).changed
 
     def test_a_bundle_keeps_them_and_can_get_or_lose_them_where_it_is(self, bare, tmp_path):
         assert not ckptstore.convert(bare).changed
