@@ -18,6 +18,7 @@ from ckptstore.tensors.spread import Spread
 __all__ = ["alike", "distance", "imprint", "statistics"]
 
 _PIECE = 2**22
+_MOST_SHOWN = 2**36
 
 
 def statistics(tensor: torch.Tensor, bins: int | None = None) -> Statistics:
@@ -86,8 +87,8 @@ def imprint(value: Any) -> Any:
         if value.layout is not torch.strided:
             return [*form, imprint(_made_of(value))]
         values = value.detach()
-        if values.numel() > _PIECE and _repeats(values) > 1:
-            # What shows few values many times over is looked at once, like those it is held to.
+        if values.numel() > _MOST_SHOWN and _repeats(values) > 1:
+            # No other tensor holds so many, so that the few that it shows over and over will do.
             values = values[tuple(slice(None if step else 1) for _, step in _sizes(values))]
         chunks = Chunks()
         for piece in _parts(values):

@@ -191,6 +191,7 @@ def test_a_format_that_says_nothing_is_given_back_what_it_is_given() -> None:
         (torch.ones(()), torch.ones(1), False),
         (torch.arange(12.0).reshape(3, 4).t(), torch.arange(12.0).reshape(3, 4).t(), True),
         (torch.ones(1).expand(4), torch.ones(4), True),
+        (torch.ones(1).expand(3, 2**21), torch.ones(3, 2**21), True),
         (torch.ones(1).expand(2**50), torch.ones(1).expand(2**50), True),
         (torch.eye(2).to_sparse(), torch.eye(2).to_sparse(), True),
         (torch.eye(2).to_sparse(), torch.eye(2), False),

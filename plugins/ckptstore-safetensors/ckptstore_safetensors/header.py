@@ -55,7 +55,7 @@ _METADATA = "__metadata__"
 _LENGTH = 8
 _ALIGNMENT = 8
 _MOST_DIMENSIONS = 64
-_MOST_BYTES = 2**62
+_MOST_BYTES = 2**59  # Of elements of 8 bytes, what 64 bits can count.
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,13 @@ def _entry(name: str, raw: Any, start: int, where: str) -> Entry:
     if not isinstance(raw, dict) or raw.keys() != {"dtype", "shape", "data_offsets"}:
         raise fault(f"not dtype, shape and data_offsets but {str(raw)[:80]}")
     dtype, shape, place = raw["dtype"], raw["shape"], raw["data_offsets"]
-    if not _are_counts(shape) or len(shape) > _MOST_DIMENSIONS:
-        raise fault(f"the shape {str(shape)[:80]}")
+    if (
+        not _are_counts(shape)
+        or len(shape) > _MOST_DIMENSIONS
+        # Of one that has no elements, too, torch computes how far apart they would be.
+        or math.prod(size or 1 for size in shape) > _MOST_BYTES
+    ):
+        raise fault(f"the shape {str(shape)[:80]}, which there cannot be")
     if not _are_counts(place) or len(place) != 2 or place[0] > place[1]:
         raise fault(f"the data_offsets {str(place)[:80]}")
     if not isinstance(dtype, str) or dtype not in DTYPES:

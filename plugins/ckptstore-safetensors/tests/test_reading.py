@@ -11,13 +11,12 @@ import pytest
 import torch
 from ckptstore_safetensors.header import read_header
 from safetensors.torch import load_file
+from safetensors_trainings import Watched, trained
 
 import ckptstore
 from ckptstore import plugins
 from ckptstore.formats.base import Contents
 from ckptstore.testing import MemoryFiles, MemoryNewFiles
-
-from .conftest import Watched, trained
 
 WEIGHTS = {"wide": torch.arange(300.0), "small": torch.arange(5), "other": torch.ones(7, 3)}
 
@@ -100,7 +99,11 @@ GOOD = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
             raw({"a": {**GOOD["a"], "shape": [3]}}, bytes(8)),
             "8 bytes, and its shape and dtype take",
         ),
-        (raw({"a": {**GOOD["a"], "shape": [2**40] * 3}}, bytes(8)), "its shape and dtype take"),
+        (raw({"a": {**GOOD["a"], "shape": [2**40] * 3}}, bytes(8)), "which there cannot be"),
+        (
+            raw({"a": {**GOOD["a"], "shape": [0, 2**58, 16], "data_offsets": [0, 0]}}),
+            "'a' has the shape .*, which there cannot be",
+        ),
         (raw(GOOD, bytes(7)), "its tensors end at byte .*, the file at"),
         (raw(GOOD, bytes(9)), "its tensors end at byte .*, the file at"),
         (raw({**GOOD, "b": GOOD["a"]}, bytes(8)), "'b' begins at byte .*, and what is before it"),

@@ -9,13 +9,12 @@ from collections import Counter, OrderedDict
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors_trainings import trained
 
 import ckptstore
 from ckptstore import plugins, tensors
 from ckptstore.formats.base import Contents
 from ckptstore.testing import MemoryFiles, MemoryNewFiles
-
-from .conftest import trained
 
 FORMAT = "safetensors"
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors_trainings import trained
 
 import ckptstore
 from ckptstore.testing import Crash, Killed, Nothing, inject
 from ckptstore.testing.servers import start_server
-
-from .conftest import trained
 
 FORMAT = "safetensors"
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
