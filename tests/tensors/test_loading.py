@@ -306,6 +306,27 @@ def test_flags_that_differ_in_directory_and_header_are_no_mistake_of_ours(state)
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_an_error_while_filling_speaks_of_a_model_only_where_there_is_one(fresh):
+    buffer = io.BytesIO()
+    torch.save({"w": torch.full((100,), 7.0)}, buffer)
+    data = bytearray(buffer.getvalue())
+    data[data.index(torch.full((100,), 7.0).numpy().tobytes())] ^= 1
+
+    with pytest.raises(CorruptionError, match="its record 'data/0' has the CRC-32") as caught:
+        tensors.fill(
+            io.BytesIO(bytes(data)),
+            {"w": torch.empty(100)},
+            part=lambda root: root,
+            proved=False,
+            atomic=False,
+            fresh=fresh,
+            where="x.pt",
+        )
+
+    assert ("the model holds a part of what was read" in str(caught.value)) is not fresh
+
+
 class Held(RangeReader):
     def __init__(self, data):
         self.data, self.size = data, len(data)

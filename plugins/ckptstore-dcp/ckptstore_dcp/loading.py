@@ -1,0 +1,228 @@
+"""Entries into memory: each tensor is allocated once, and its chunks are read straight into it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from math import prod
+from typing import Any, BinaryIO
+
+from ckptstore import CorruptionError, UnsafeError, UnsupportedError, ptfile
+from ckptstore_dcp.covering import check_covered
+from ckptstore_dcp.metadata import Chunk, Entry, Item
+from ckptstore_dcp.slices import Slices, check_plain
+
+__all__ = ["load", "look", "said"]
+
+
+def load(
+    entries: Iterable[Entry], slices: Slices, where: str, map_location: Any = "cpu"
+) -> dict[str, Any]:
+    """Return entries by name, tensors and objects; only their slices are read.
+
+    Guarantee: nothing is executed (G5), each slice's CRCs are checked (G4), and no second copy of a
+    tensor is made (G6).
+
+    Args:
+        entries: what is wanted.
+        slices: of the folder.
+        where: what to call the metadata in errors.
+        map_location: where tensors go, as `torch.load` has it.
+
+    Raises:
+        CorruptionError: a slice is damaged or absent, or the chunks of a tensor are not the tensor.
+        UnsafeError: a slice holds more than tensors, numbers, text and containers of these.
+        UnsupportedError: a slice is compressed, or the device is not available here.
+    """
+    wanted = list(entries)
+    for entry in wanted:
+        if entry.is_tensor:
+            check_covered(entry, where)
+    jobs = _Jobs(where, map_location)
+    for entry in wanted:
+        jobs.add(entry)
+    with contextlib.closing(slices.opened(jobs.items)) as opened:
+        for item, file in opened:
+            jobs.done(item, file)
+    return jobs.loaded()
+
+
+def look(entries: Iterable[Entry], slices: Slices) -> dict[str, tuple[ptfile.PtFile, Any]]:
+    """Return what the slices of objects and of single numbers say, without torch.
+
+    What nobody may load, because that would run code or because it is compressed, is left out:
+    whoever loads it is told why.
+
+    Args:
+        entries: objects, and tensors of one chunk.
+        slices: of the folder.
+
+    Returns:
+        By name what the pickle says, and the object: with stubs, and a tensor of one element as
+        its number.
+
+    Raises:
+        CorruptionError: a slice is damaged or absent.
+    """
+    of = {_item(entry.chunks[0], entry, ""): entry for entry in entries}
+    found: dict[str, tuple[ptfile.PtFile, Any]] = {}
+    plain = [item for item in of if not item.transforms]
+    with contextlib.closing(slices.opened(plain)) as opened:
+        for item, file in opened:
+            with contextlib.suppress(UnsafeError):
+                pt = ptfile.read(file, said(of[item], item))
+                number = pt.number(file, pt.root)
+                found[of[item].name] = pt, pt.root if number is None else number
+    return found
+
+
+def said(entry: Entry, item: Item) -> str:
+    """Return what to call a slice in errors."""
+    return f"{entry.name!r} in {item.file}"
+
+
+class _Jobs:
+    """What is to be read, and what became of it."""
+
+    def __init__(self, where: str, map_location: Any) -> None:
+        self._where = where
+        self._map_location = map_location
+        self._of: dict[Item, tuple[Entry, Chunk]] = {}
+        self._whole: dict[str, Any] = {}
+        self._left: dict[str, int] = {}
+        self._order: list[str] = []
+
+    @property
+    def items(self) -> Iterable[Item]:
+        """The slices to be read."""
+        return self._of
+
+    def add(self, entry: Entry) -> None:
+        """Plan an entry, and allocate a tensor that is put together of several chunks."""
+        import torch
+
+        self._order.append(entry.name)
+        chunks = [chunk for chunk in entry.chunks if prod(chunk.sizes) or not entry.is_tensor]
+        if entry.is_tensor and not chunks:
+            dtype = getattr(torch, entry.dtype)
+            self._whole[entry.name] = self._placed(torch.empty(entry.shape, dtype=dtype))
+        for chunk in chunks:
+            item = _item(chunk, entry, self._where)
+            check_plain(item, self._where)
+            if chunk.sizes and prod(chunk.sizes) * _size_of(entry) > item.length:
+                raise CorruptionError(
+                    f"{self._where} is damaged: the slice of {entry.name!r} at "
+                    f"{list(chunk.offsets)} has {item.length} bytes, too few for its elements; "
+                    "restore it from a good copy"
+                )
+            if item in self._of:
+                raise CorruptionError(
+                    f"{self._where} is damaged: {entry.name!r} and {self._of[item][0].name!r} are "
+                    "one slice; restore it from a good copy"
+                )
+            self._of[item] = (entry, chunk)
+        if len(chunks) > 1:
+            self._left[entry.name] = len(chunks)
+
+    def done(self, item: Item, file: BinaryIO) -> None:
+        """Read a slice to where it belongs."""
+        from ckptstore import tensors
+
+        entry, chunk = self._of[item]
+        where = said(entry, item)
+        if entry.name in self._left:
+            self._fill(entry, chunk, file, where)
+            return
+        part = _checked(entry, chunk, where) if entry.is_tensor else _itself
+        self._whole[entry.name] = tensors.load(
+            file, part=part, map_location=self._map_location, where=where
+        )
+
+    def loaded(self) -> dict[str, Any]:
+        """Return the entries in the order in which they were planned."""
+        return {name: self._whole[name] for name in self._order}
+
+    def _fill(self, entry: Entry, chunk: Chunk, file: BinaryIO, where: str) -> None:
+        import torch
+
+        from ckptstore import tensors
+
+        name = entry.name
+        if name not in self._whole:
+            device = "meta" if str(self._map_location) == "meta" else "cpu"
+            dtype = getattr(torch, entry.dtype)
+            self._whole[name] = torch.empty(entry.shape, dtype=dtype, device=device)
+        box = self._whole[name]
+        for dimension, (start, size) in enumerate(zip(chunk.offsets, chunk.sizes, strict=True)):
+            box = box.narrow(dimension, start, size)
+        check = _checked(entry, chunk, where)
+        if str(self._map_location) != "meta" and not tensors.fill(
+            file,
+            {name: box},
+            part=lambda root: {name: check(root)},
+            proved=False,
+            atomic=False,
+            fresh=True,
+            where=where,
+        ):
+            with torch.no_grad():
+                box.copy_(tensors.load(file, part=check, where=where))
+        self._left[name] -= 1
+        if not self._left[name]:
+            self._whole[name] = self._placed(self._whole[name])
+
+    def _placed(self, tensor: Any) -> Any:
+        """Bring a tensor that was put together where it belongs, as `torch.load` does."""
+        import torch
+
+        target = self._map_location
+        if isinstance(target, Mapping):
+            target = target.get("cpu", "cpu")
+        elif callable(target) and not isinstance(target, (str, torch.device)):
+            moved = target(tensor.untyped_storage(), "cpu")
+            if moved is None:
+                return tensor
+            empty = torch.empty(0, dtype=tensor.dtype, device=moved.device)
+            return empty.set_(moved, 0, tensor.shape, tensor.stride())
+        try:
+            return tensor if target is None else tensor.to(target)
+        except torch.OutOfMemoryError:
+            raise
+        except (AssertionError, ImportError, NotImplementedError, RuntimeError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UnsupportedError(
+                f"map_location is {str(target)!r}, which is not available here: {first}"
+            ) from error
+
+
+def _item(chunk: Chunk, entry: Entry, where: str) -> Item:
+    if chunk.item is None:
+        raise CorruptionError(
+            f"{where} is damaged: it does not say where {entry.name!r} is, at "
+            f"{list(chunk.offsets)}; restore it from a good copy"
+        )
+    return chunk.item
+
+
+def _size_of(entry: Entry) -> int:
+    return ptfile.ITEMSIZES[entry.dtype]
+
+
+def _itself(root: Any) -> Any:
+    return root
+
+
+def _checked(entry: Entry, chunk: Chunk, where: str) -> Callable[[Any], Any]:
+    """Return what picks the tensor of a chunk out of its slice; of stubs and tensors alike."""
+
+    def pick(root: Any) -> Any:
+        dtype, shape = getattr(root, "dtype", None), getattr(root, "shape", None)
+        if str(dtype).removeprefix("torch.") != entry.dtype or tuple(shape or ()) != chunk.sizes:
+            found = type(root).__name__ if shape is None else f"{dtype} of {list(shape)}"
+            raise CorruptionError(
+                f"{where} is damaged: it holds {found}, where {entry.dtype} of "
+                f"{list(chunk.sizes)} belongs; restore it from a good copy"
+            )
+        return root
+
+    return pick
