@@ -5,7 +5,7 @@ gpt/
 ├── layers.py         attention over all heads in one call, feed-forward, block, key/value cache
 ├── model.py          the model: forward, generate, save, load
 ├── vocabulary.py     a tokenizer, made when it is needed
-├── tokenizers.py     which vocabulary a model is trained with: a new one, or the one it has
+├── matching.py       which vocabulary a model is trained with: a new one, or the one it has
 ├── optimizer.py      AdamW, and whether a state belongs to it
 ├── sampling.py       from logits to the next token
 ├── weights.py        what a state dict says about the model that it belongs to

@@ -16,7 +16,7 @@ from ckptstore import (
     NotFoundError,
     UnsafeError,
 )
-from gpt import bundle, tokenizers
+from gpt import bundle, matching
 from gpt.config import GPTConfig, usable_device
 
 if TYPE_CHECKING:  # inspecting needs this module, and no torch
@@ -153,7 +153,7 @@ class CheckpointManager:
             CorruptionError: the optimizer state does not fit; the message says what differs.
             ConflictError: a history is there, into which no training saves.
         """
-        asked = tokenizers.Asked(tokenization, tokenizer_options or {}, input_text)
+        asked = matching.Asked(tokenization, tokenizer_options or {}, input_text)
         self._check_single()
         checkpoint = self._there(fallback=self._fallback)
         if checkpoint is not None:
@@ -165,15 +165,15 @@ class CheckpointManager:
             bundle.carry(model, checkpoint)
             return model, _optimizer(model, learning_rate, state, checkpoint), step
         if init_from_model is None:
-            model = tokenizers.fresh_model(config, asked)
+            model = matching.fresh_model(config, asked)
         else:
             model = self._from_other(init_from_model, config, asked)
         return model, _optimizer(model, learning_rate), 0
 
-    def _from_other(self, name: str, config: GPTConfig, asked: tokenizers.Asked) -> GPT:
+    def _from_other(self, name: str, config: GPTConfig, asked: matching.Asked) -> GPT:
         source = type(self)(name, self.base_dir, fallback=self._fallback).open()
         model = self._model_of(source, config, TAKEN_ON_RESUME, asked)
-        tokenizers.match_text(model, asked, source.location)
+        matching.match_text(model, asked, source.location)
         return model
 
     def _open(self, legacy_filename: str | None, fallback: bool) -> Checkpoint:
@@ -206,7 +206,7 @@ class CheckpointManager:
         checkpoint: Checkpoint,
         config: GPTConfig,
         taken: Collection[str],
-        asked: tokenizers.Asked,
+        asked: matching.Asked,
     ) -> GPT:
         from gpt.model import GPT
 
@@ -215,7 +215,7 @@ class CheckpointManager:
         if "device" in changes and isinstance(there, str) and _same_device(there, config.device):
             del changes["device"]  # what is written stays as it is
         model = bundle.load_model(GPT, checkpoint, changes=changes)
-        tokenizers.match_tokenizer(model, asked, checkpoint.location)
+        matching.match_tokenizer(model, asked, checkpoint.location)
         return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -21,7 +22,11 @@ def library() -> Any:
         UnsupportedError: it does not load here.
     """
     try:
-        return importlib.import_module("sentencepiece")
+        with warnings.catch_warnings():
+            # Up to 0.2.1 Python warns of how its types were made; where warnings are errors the
+            # process would end there.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return importlib.import_module("sentencepiece")
     except ImportError as error:
         raise UnsupportedError(
             "the tokenizer kind 'sentencepiece' needs sentencepiece, which does not load here "

@@ -160,6 +160,11 @@ def _constructor(name: str) -> Callable[[], dict[str, Any]]:
             broken.append(f"{module} does not load ({type(error).__name__}: {error})")
         if name in known:
             return known[name]
+    if name in _FILES:
+        raise UnsupportedError(
+            f"the tiktoken here is older than the encoding {name!r}, or damaged; install a newer "
+            "one with: pip install --upgrade tiktoken" + "".join(f"; {what}" for what in broken)
+        )
     near = difflib.get_close_matches(name, known, n=1)
     raise UnsupportedError(
         f"tiktoken knows no encoding {name!r} here; it knows {', '.join(map(repr, sorted(known)))}"

@@ -4,7 +4,9 @@ Rules of this file:
 
 1. A token is what its bytes are, however it came together: tiktoken merges whatever two neighbours
    make a token, so pairs count together here when their bytes are the same.
-2. The most frequent one becomes a token first; of equally frequent ones the one whose bytes are
+2. A longer word than 256 bytes, as there are in languages without blanks, is counted in parts of
+   that length, so that a merge never costs a whole text.
+3. The most frequent one becomes a token first; of equally frequent ones the one whose bytes are
    first in order. Nothing else decides, so the same text gives the same ranks in every process.
 """
 
@@ -12,12 +14,14 @@ from __future__ import annotations
 
 import heapq
 import importlib
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import pairwise
 
 from ckptstore_tiktoken.ranks import BYTES, MOST_RANKS
 
 __all__ = ["GPT2_PATTERN", "ranks_of"]
+
+_LONGEST = 256
 
 # How GPT-2 splits a text, as its authors published it: contractions, words with the space before
 # them, numbers, signs, and blanks but the last one before a word.
@@ -72,7 +76,12 @@ def _counted(text: str, pattern: str) -> Counter[bytes]:
             f"the pattern {pattern!r} leaves out {text[end : end + 20]!r} at character {end} of "
             "the text; let it match everything"
         )
-    return Counter({word.encode(): count for word, count in words.items()})
+    counts: Counter[bytes] = Counter()
+    for word, count in words.items():
+        data = word.encode()
+        for start in range(0, len(data), _LONGEST):
+            counts[data[start : start + _LONGEST]] += count
+    return counts
 
 
 class _Words:
@@ -82,9 +91,10 @@ class _Words:
         self._counts = list(counts.values())
         self._parts = [[bytes([byte]) for byte in word] for word in counts]
         self._totals: Counter[bytes] = Counter()
-        self._where: dict[bytes, set[int]] = {}
-        for number in range(len(self._parts)):
-            self._count(number, 1)
+        self._where: defaultdict[bytes, set[int]] = defaultdict(set)
+        for number, parts in enumerate(self._parts):
+            for left, right in pairwise(parts):
+                self._count(left + right, number)
         self._heap = [(-total, token) for token, total in self._totals.items()]
         heapq.heapify(self._heap)
 
@@ -104,31 +114,36 @@ class _Words:
         """Make one of every two neighbours that make this token."""
         grown: set[bytes] = set()
         for number in self._where.pop(token, ()):
-            self._count(number, -1)
-            self._parts[number] = _merged(self._parts[number], token)
-            self._count(number, 1)
-            for left, right in pairwise(self._parts[number]):
-                if token in (left, right):
-                    grown.add(left + right)
+            grown |= self._merge_in(number, token)
+        del self._totals[token]
         for made in grown:
             heapq.heappush(self._heap, (-self._totals[made], made))
-        self._totals.pop(token, None)
 
-    def _count(self, number: int, sign: int) -> None:
-        for left, right in pairwise(self._parts[number]):
-            both = left + right
-            self._totals[both] += sign * self._counts[number]
-            self._where.setdefault(both, set()).add(number)
-
-
-def _merged(parts: list[bytes], token: bytes) -> list[bytes]:
-    merged: list[bytes] = []
-    i = 0
-    while i < len(parts):
-        if i + 1 < len(parts) and parts[i] + parts[i + 1] == token:
+    def _merge_in(self, number: int, token: bytes) -> set[bytes]:
+        """Merge in one word, from the left, and return what its new neighbours make."""
+        parts, size, count = self._parts[number], len(token), self._counts[number]
+        merged: list[bytes] = []
+        grown: set[bytes] = set()
+        i, last = 0, len(parts) - 1
+        while i <= last:
+            part = parts[i]
+            if i == last or len(part) + len(parts[i + 1]) != size or part + parts[i + 1] != token:
+                merged.append(part)
+                i += 1
+                continue
+            if merged:
+                self._totals[merged[-1] + part] -= count
+                grown.add(merged[-1] + token)
+                self._count(merged[-1] + token, number)
+            if i + 2 <= last:
+                self._totals[parts[i + 1] + parts[i + 2]] -= count
+                grown.add(token + parts[i + 2])
+                self._count(token + parts[i + 2], number)
             merged.append(token)
             i += 2
-        else:
-            merged.append(parts[i])
-            i += 1
-    return merged
+        self._parts[number] = merged
+        return grown
+
+    def _count(self, made: bytes, number: int) -> None:
+        self._totals[made] += self._counts[number]
+        self._where[made].add(number)

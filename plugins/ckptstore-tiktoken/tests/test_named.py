@@ -207,6 +207,14 @@ def test_an_unknown_name_comes_back_with_the_near_one():
         TiktokenTokenizer.from_encoding("cl100k")
 
 
+def test_an_encoding_that_is_newer_than_tiktoken_says_so(monkeypatch):
+    from tiktoken_ext import openai_public
+
+    monkeypatch.delitem(openai_public.ENCODING_CONSTRUCTORS, "o200k_base")
+    with pytest.raises(UnsupportedError, match="is older than the encoding 'o200k_base', or dam"):
+        TiktokenTokenizer.from_encoding("o200k_base")
+
+
 # -- those of others ------------------------------------------------------------------------
 
 

@@ -21,14 +21,16 @@ STATE = TiktokenTokenizer.from_text("to be or not to be, to be or not", vocab_si
 
 def slowly(text, vocab_size):
     """Return the ranks as the rules of the trainer say, counting everything again each time."""
-    words = [[bytes([b]) for b in word.encode()] for word in regex.findall(GPT2_PATTERN, text)]
+    whole = [word.encode() for word in regex.findall(GPT2_PATTERN, text)]
+    parts = [word[at : at + 256] for word in whole for at in range(0, len(word), 256)]
+    words = [[bytes([b]) for b in part] for part in parts]
     ranks = {bytes([byte]): byte for byte in range(256)}
     while len(ranks) < vocab_size:
         made = Counter(a + b for word in words for a, b in pairwise(word))
         token, total = min(made.items(), key=lambda item: (-item[1], item[0]), default=(b"", 0))
         if total < 2:
             break
-        ranks[token] = len(ranks)
+        ranks.setdefault(token, len(ranks))
         for word in words:
             i = 0
             while i + 1 < len(word):
@@ -39,7 +41,15 @@ def slowly(text, vocab_size):
 
 
 @pytest.mark.parametrize(
-    "text", [TEXT[:3000], "aaaa aaa aa a" * 9, "abcab bcabc" * 9, NASTY_TEXT * 3]
+    "text",
+    [
+        TEXT[:3000],
+        "aaaa aaa aa a" * 9,
+        "abcab bcabc" * 9,
+        NASTY_TEXT * 3,
+        "ACGTTCAAGGACTACGATTTCGGA" * 70,
+        "aabaaabaaaab" * 60,
+    ],
 )
 def test_the_trainer_follows_its_rules(text):
     found = ranks_of(text, pattern=GPT2_PATTERN, vocab_size=500, min_frequency=2)
