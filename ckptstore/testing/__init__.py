@@ -18,8 +18,14 @@ except ModuleNotFoundError as error:
 
 # Without this a failing assertion of the kits would not say what it compared. It has to come
 # before the modules are imported.
-pytest.register_assert_rewrite("ckptstore.testing.tokenizers", "ckptstore.testing.formats")
+pytest.register_assert_rewrite(
+    *(
+        f"ckptstore.testing.{name}"
+        for name in ("comparing", "formats", "hostile", "reading", "storing", "tokenizers", "using")
+    )
+)
 
+from ckptstore.testing.comparing import example_contents  # noqa: E402
 from ckptstore.testing.faults import (  # noqa: E402
     ANSWERS,
     Crash,
@@ -29,8 +35,9 @@ from ckptstore.testing.faults import (  # noqa: E402
     Short,
     Tear,
     asked,
+    changes,
 )
-from ckptstore.testing.formats import FormatTests, example_contents  # noqa: E402
+from ckptstore.testing.formats import FormatTests  # noqa: E402
 from ckptstore.testing.injection import (  # noqa: E402
     Fault,
     FaultyStorage,
@@ -65,6 +72,7 @@ __all__ = [
     "Tear",
     "TokenizerTests",
     "asked",
+    "changes",
     "example_contents",
     "inject",
 ]

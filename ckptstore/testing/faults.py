@@ -16,7 +16,7 @@ from ckptstore.errors import CkptstoreError, StorageError
 from ckptstore.storage.base import AlreadyThereError, UnknownOutcomeError
 from ckptstore.testing.injection import Killed, Operation
 
-__all__ = ["ANSWERS", "Crash", "Lose", "Nothing", "Refuse", "Short", "Tear", "asked"]
+__all__ = ["ANSWERS", "Crash", "Lose", "Nothing", "Refuse", "Short", "Tear", "asked", "changes"]
 
 At = int | Callable[[Operation], bool]
 
@@ -26,6 +26,11 @@ _WRITES = {"create", "writer", "write", "finish", "replace", "swap", "copy", "de
 def asked(name: str, path_ends: str = "") -> Callable[[Operation], bool]:
     """Return a function that picks operations by their name and the end of their path."""
     return lambda operation: operation.name == name and operation.path.endswith(path_ends)
+
+
+def changes(operation: Operation) -> bool:
+    """Whether an operation changes something, where it succeeds."""
+    return operation.name in _WRITES
 
 
 class Nothing:
@@ -156,7 +161,7 @@ class Refuse:
         begun = self.at == 0 or _meant(self.at, operation)
         if begun:
             self.at = 0
-        if not begun or self.times == 0 or (self.writes and operation.name not in _WRITES):
+        if not begun or self.times == 0 or (self.writes and not changes(operation)):
             return perform()
         if self.times is not None:
             self.times -= 1
@@ -181,9 +186,9 @@ ANSWERS: dict[str, Callable[[Operation], CkptstoreError]] = {
     "conflict": _storage("another request to it is under way (409); try again"),
     "broken": _storage("the server failed (500); try again later"),
     "busy": _storage("the server is too busy (503 SlowDown); try again later"),
-    "timeout": lambda operation: (
-        UnknownOutcomeError if operation.name in _WRITES else StorageError
-    )(f"cannot {operation.name} {operation.path!r}: no answer in time"),
+    "timeout": lambda operation: (UnknownOutcomeError if changes(operation) else StorageError)(
+        f"cannot {operation.name} {operation.path!r}: no answer in time"
+    ),
     "no space": _storage("no space is left on the disk; free some, then try again"),
     "quota": _storage("the disk quota is used up; free some space, then try again"),
     "denied": _storage("access denied; look at the permissions"),

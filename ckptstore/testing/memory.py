@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import BinaryIO
+
+import pytest
 
 from ckptstore.errors import ConflictError, CorruptionError, NotFoundError
 from ckptstore.formats.base import Files, NewFiles
 from ckptstore.manifest import plain_name
 from ckptstore.storage.base import Sink
 
-__all__ = ["MemoryFiles", "MemoryNewFiles"]
+__all__ = ["InMemory", "MemoryFiles", "MemoryNewFiles"]
 
 
 class MemoryFiles(Files):
@@ -113,6 +116,22 @@ class MemoryNewFiles(NewFiles):
         plain_name(name, "the format")
         if name in self._data:
             raise ConflictError(f"{name} is written twice; a format writes each file once")
+
+
+class InMemory:
+    """A part of the kits: somewhere to save checkpoints."""
+
+    @pytest.fixture
+    def memory_location(self) -> Iterator[str]:
+        """Give an empty location in memory; what is left there goes at the end."""
+        from fsspec.implementations.memory import MemoryFileSystem
+
+        root = f"/kit-{uuid.uuid4().hex}"
+        yield f"memory:/{root}"
+        for key in [key for key in MemoryFileSystem.store if key.startswith(f"{root}/")]:
+            del MemoryFileSystem.store[key]
+        kept = [path for path in MemoryFileSystem.pseudo_dirs if not path.startswith(root)]
+        MemoryFileSystem.pseudo_dirs[:] = kept
 
 
 class _MemorySink(Sink):
