@@ -58,6 +58,8 @@ class PluginInfo:
         status: ``active``; ``failed``, and `error` says why; ``off``: an environment variable
             leaves it out.
         error: what is wrong, or None.
+        writable: those of its formats that are written too, and not only read.
+        off_by: where it is off, the environment variable that leaves it out, with its value.
     """
 
     name: str
@@ -68,6 +70,8 @@ class PluginInfo:
     tokenizers: tuple[str, ...] = ()
     status: Literal["active", "failed", "off"] = "active"
     error: str | None = None
+    writable: tuple[str, ...] = ()
+    off_by: str | None = None
 
     def __str__(self) -> str:
         package = f"{self.distribution or 'no package'} {self.version}".strip()
@@ -121,12 +125,15 @@ def _candidates() -> Iterator[tuple[PluginInfo, Callable[[], object]]]:
         )
     points = importlib.metadata.entry_points(group=GROUP)
     infos = [_info(point) for point in points]
-    chosen = _switch(infos)
+    off_by = _switch(infos)
     # The order of folders on sys.path is nobody's intention; the names' order is the same
     # everywhere.
     pairs = sorted(zip(infos, points, strict=True), key=lambda pair: _labels(pair[0]))
     for info, point in pairs:
-        yield (info if chosen(info) else replace(info, status="off")), point.load
+        variable = off_by(info)
+        if variable is not None:
+            info = replace(info, status="off", off_by=variable)
+        yield info, point.load
 
 
 def _info(point: importlib.metadata.EntryPoint) -> PluginInfo:
@@ -150,20 +157,27 @@ def _version_of_ckptstore() -> str:
         return ""
 
 
-def _switch(infos: list[PluginInfo]) -> Callable[[PluginInfo], bool]:
-    """Read the two environment variables; a plugin goes by its entry point or its package."""
+def _switch(infos: list[PluginInfo]) -> Callable[[PluginInfo], str | None]:
+    """Read the two environment variables; a plugin goes by its entry point or its package.
+
+    Returns:
+        What says of a plugin which of the two leaves it out, as it is set; None for neither.
+    """
     choose = _names_in(CHOOSE)
     leave_out = _names_in(LEAVE_OUT)
     known = {label for info in infos for label in _labels(info)}
     for variable, names in ((CHOOSE, choose - {"none"}), (LEAVE_OUT, leave_out)):
         for name in sorted(names - known):
             _log.warning("%s names %r, and no installed plugin is called that", variable, name)
+    said = {name: f"{name}={os.environ.get(name, '')}" for name in (CHOOSE, LEAVE_OUT)}
 
-    def chosen(info: PluginInfo) -> bool:
+    def off_by(info: PluginInfo) -> str | None:
         labels = set(_labels(info))
-        return (not choose or bool(choose & labels)) and not leave_out & labels
+        if choose and not choose & labels:
+            return said[CHOOSE]
+        return said[LEAVE_OUT] if leave_out & labels else None
 
-    return chosen
+    return off_by
 
 
 def _names_in(variable: str) -> set[str]:
@@ -198,7 +212,12 @@ def _take(manager: pluggy.PluginManager, info: PluginInfo, load: Callable[[], ob
             _log.warning("%s", message)
         failed = replace(info, status="failed", error=str(error))
         return Plugin(failed, fault=message if fault else None)
-    info = replace(info, formats=tuple(formats), tokenizers=tuple(kinds))
+    info = replace(
+        info,
+        formats=tuple(formats),
+        tokenizers=tuple(kinds),
+        writable=tuple(name for name, format in formats.items() if format.writable),
+    )
     return Plugin(info, formats=formats, kinds=kinds)
 
 

@@ -97,7 +97,7 @@ def registry_of(plugins: tuple[Plugin, ...]) -> Registry:
     faults = tuple(plugin.fault for plugin in plugins if plugin.fault)
     notes = tuple(
         f"the plugin {plugin.info} "
-        + ("is switched off" if plugin.info.status == "off" else "failed to load")
+        + (f"is switched off by {plugin.info.off_by}" if plugin.info.off_by else "failed to load")
         for plugin in plugins
         if plugin.info.status != "active"
     )

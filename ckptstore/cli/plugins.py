@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -24,6 +25,8 @@ __all__ = ["command"]
 def command(as_json: bool) -> None:
     """List the plugins, what they add, and what failed.
 
+    Formats that are read, those that are written too, and tokenizer kinds; the
+    built-in ones first. A plugin that fails stops nobody: the exit code is 0.
     Below them, what a tokenizer kind can be told with gpt train --tokenizer_option.
 
     CKPTSTORE_PLUGINS=none or =a,b chooses plugins, CKPTSTORE_DISABLE_PLUGINS=a,b
@@ -31,17 +34,20 @@ def command(as_json: bool) -> None:
     """
     from ckptstore.plugins import loaded
 
-    infos = loaded()
+    # What a plugin prints while it is imported is no part of the answer.
+    with contextlib.redirect_stdout(sys.stderr):
+        infos = loaded()
     if as_json:
         screen.print_json([_document(info) for info in infos])
         return
-    cells = [("plugin", "from", "formats", "tokenizers", "status"), *map(_cells, infos)]
+    cells = [("plugin", "from", "reads", "writes", "tokenizers", "status"), *map(_cells, infos)]
     for line in screen.table(cells):
         click.echo(line)
     for info in infos:
-        if info.error:
+        told = info.error or (f"switched off by {info.off_by}" if info.off_by else None)
+        if told:
             click.echo(click.style(f"{screen.clean(info.name)}: ", bold=True), nl=False)
-            click.echo(click.style(screen.clean(info.error), fg="yellow"))
+            click.echo(click.style(screen.clean(told), fg="yellow" if info.error else None))
     for kind, known in sorted(_options(infos).items()):
         told = ", ".join(f"{option.name}={_text(option.default)}" for option in known.values())
         click.echo(click.style(f"options of {screen.clean(kind)}: ", bold=True), nl=False)
@@ -71,6 +77,7 @@ def _document(info: PluginInfo) -> dict[str, object]:
         "version": info.version,
         "module": info.module,
         "formats": info.formats,
+        "writable": info.writable,
         "tokenizers": info.tokenizers,
         "tokenizer_options": {
             kind: {
@@ -81,6 +88,7 @@ def _document(info: PluginInfo) -> dict[str, object]:
         },
         "status": info.status,
         "error": info.error,
+        "off_by": info.off_by,
     }
 
 
@@ -92,6 +100,7 @@ def _cells(info: PluginInfo) -> tuple[str, ...]:
             info.name,
             origin or info.module,
             ", ".join(info.formats) or "-",
+            ", ".join(info.writable) or "-",
             ", ".join(info.tokenizers) or "-",
             info.status,
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,13 +109,17 @@ def test_plugins_lists_the_built_in_ones(run: Run) -> None:
         "version",
         "module",
         "formats",
+        "writable",
         "tokenizers",
         "tokenizer_options",
         "status",
         "error",
+        "off_by",
     ]
+    assert listed[0]["version"] == importlib.metadata.version("ckptstore")
     text = run("plugins").stdout
     assert all(word in text for word in ("bundle", "legacy", "gpt2", "char", "active"))
+    assert text.split()[:6] == ["plugin", "from", "reads", "writes", "tokenizers", "status"]
 
 
 def test_plugins_lists_what_a_kind_can_be_told_in_training(shell: Shell, tmp_path: Path) -> None:
@@ -167,6 +173,108 @@ def test_plugins_says_what_failed_to_load_and_why(
     assert failed["name"] == "broken"
     assert "no_such_module_of_anybody" in failed["error"]
     assert "no_such_module_of_anybody" in person.stdout
+
+
+@pytest.fixture
+def two_plugins(tmp_path: Path) -> dict[str, str]:
+    """Give the environment of a process that finds two plugins: formats, and a tokenizer kind."""
+    sources = {
+        "archives": """
+            from ckptstore import hookimpl
+            from ckptstore.formats.base import Format
+
+            class Old(Format):
+                name = "old-archive"
+                matches = lambda self, files: False
+                read = lambda self, files: None
+
+            class New(Old):
+                name = "new-archive"
+                writable = True
+
+            @hookimpl
+            def ckptstore_formats():
+                return [Old, New]
+            """,
+        "letters": """
+            from ckptstore import hookimpl
+            from ckptstore.tokenizers.char import CharTokenizer
+
+            class Letters(CharTokenizer):
+                kind = "letters"
+
+            @hookimpl
+            def ckptstore_tokenizers():
+                return [Letters]
+            """,
+    }
+    for name, source in sources.items():
+        info = tmp_path / "site" / f"ckptstore_{name}-0.2.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: ckptstore-{name}\nVersion: 0.2\n"
+        )
+        (info / "entry_points.txt").write_text(f"[ckptstore]\n{name} = {name}_module\n")
+        (info.parent / f"{name}_module.py").write_text(textwrap.dedent(source))
+    return {"PYTHONPATH": str(tmp_path / "site")}
+
+
+def test_plugins_tells_formats_that_are_written_from_those_that_are_only_read(
+    shell: Shell, two_plugins: dict[str, str]
+) -> None:
+    person = shell("plugins", env=two_plugins).stdout
+    listed = json.loads(shell("plugins", "--json", env=two_plugins).stdout)
+
+    archives = next(plugin for plugin in listed if plugin["name"] == "archives")
+    assert archives["formats"] == ["old-archive", "new-archive"]
+    assert archives["writable"] == ["new-archive"]
+    (row,) = [line.split("  ") for line in person.splitlines() if "archives" in line]
+    cells = [cell.strip() for cell in row if cell.strip()]
+    assert cells == [
+        "archives",
+        "ckptstore-archives 0.2",
+        "old-archive, new-archive",
+        "new-archive",
+        "-",
+        "active",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "off"),
+    [
+        ("CKPTSTORE_PLUGINS=none", {"archives", "letters"}),
+        ("CKPTSTORE_PLUGINS=letters", {"archives"}),
+        ("CKPTSTORE_DISABLE_PLUGINS=ckptstore-letters", {"letters"}),
+    ],
+)
+def test_plugins_says_which_variable_switches_a_plugin_off(
+    shell: Shell, two_plugins: dict[str, str], setting: str, off: set[str]
+) -> None:
+    name, _, value = setting.partition("=")
+    person = shell("plugins", env={**two_plugins, name: value})
+    program = shell("plugins", "--json", env={**two_plugins, name: value})
+
+    assert person.returncode == program.returncode == 0
+    ours = [p for p in json.loads(program.stdout) if p["name"] in ("archives", "letters")]
+    assert {p["name"]: p["off_by"] for p in ours if p["status"] == "off"} == dict.fromkeys(
+        off, setting
+    )
+    assert {p["off_by"] for p in ours if p["status"] == "active"} <= {None}
+    for plugin in off:
+        assert f"{plugin}: switched off by {setting}\n" in person.stdout
+
+
+def test_what_a_plugin_prints_when_it_is_imported_is_not_in_the_answer(
+    shell: Shell, two_plugins: dict[str, str]
+) -> None:
+    with (Path(two_plugins["PYTHONPATH"]) / "letters_module.py").open("a") as module:
+        module.write("print('thank you for using letters')\n")
+
+    done = shell("plugins", "--json", env=two_plugins)
+
+    assert "letters" in {plugin["name"] for plugin in json.loads(done.stdout)}
+    assert "thank you for using letters" in done.stderr
 
 
 def test_a_failed_plugin_is_a_warning_on_stderr_and_stops_nobody(
