@@ -114,7 +114,7 @@ def _open_edited(place: Storage, state: Committed) -> Checkpoint:
     """Return the checkpoint of the newest state, with what somebody edited in its view."""
     edits: dict[str, str] | None = {}
     if state.manifest.generation is not None:
-        edits = hand_edits(place, state, plugins.format_named(state.manifest.format).texts)
+        edits = hand_edits(place, state, _format_named(state.manifest.format, place.location).texts)
     if edits is None:
         raise SupersededError(f"{state.manifest.called} of {place.location} was replaced meanwhile")
     return _read(CommittedFiles(place, state, edits=edits), None)
@@ -149,7 +149,8 @@ def _plain(place: Storage, listing: Listing) -> Files:
     if manifest is None:
         sizes = {name: entry.size for name, entry in listing.files.items()}
         return PlainFiles(place, tuple(sizes), sizes=sizes)
-    known = {*manifest.texts, *plugins.format_named(manifest.format).texts} - {MANIFEST}
+    format = _format_named(manifest.format, place.location)
+    known = {*manifest.texts, *format.texts} - {MANIFEST}
     texts = {name: read_text(place, name) for name in sorted(known) if name in listing.files}
     edits = {
         name: text
@@ -172,9 +173,17 @@ def _read(files: Files, step: int | None, *, location: str | None = None) -> Che
     return checkpoint
 
 
+def _format_named(name: str, location: str) -> Format:
+    """Return the format that a manifest names."""
+    try:
+        return plugins.format_named(name)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{location} cannot be opened: {error}") from error
+
+
 def _format_of(files: Files) -> Format:
     if files.manifest is not None:
-        return plugins.format_named(files.manifest.format)
+        return _format_named(files.manifest.format, files.location)
     found = [format for format in plugins.formats().values() if format.matches(files)]
     names = {format.name for format in found}
     found = [format for format in found if not names & set(format.yields_to)]
@@ -189,6 +198,11 @@ def _format_of(files: Files) -> Format:
         hint = "; name a file to open it alone" if any(n.endswith(".pt") for n in held) else ""
         raise NotFoundError(
             f"no checkpoint in {files.location}: "
-            + (f"it holds {listed}, and no model.pt{hint}" if held else "nothing is there")
+            + (
+                f"it holds {listed}, and no model.pt; of the formats that are installed "
+                f"({', '.join(plugins.formats())}) none matches{hint}"
+                if held
+                else "nothing is there"
+            )
         )
     return found[0]

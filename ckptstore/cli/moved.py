@@ -38,10 +38,10 @@ def moved_line(transfer: Transfer, verb: str, *, dry_run: bool) -> str:
     proved = sum(map(len, transfer.proofs.values()))
     if proved:
         parts.append(f"{plural(proved, 'tensor')} proved the same")
-    if transfer.left_out:
-        parts.append(f"left out: {', '.join(map(clean, transfer.left_out))}")
     if transfer.step is not None:
         parts.append(f"step {transfer.step}")
+    if transfer.left_out:  # Last, for it is a list, too.
+        parts.append(f"left out: {', '.join(map(clean, transfer.left_out))}")
     return f"{ways}: {', '.join(parts)}"
 
 

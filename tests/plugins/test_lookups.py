@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import ckptstore
 from ckptstore import plugins
 from ckptstore.errors import CorruptionError, PluginError, UnsupportedError
+from tests.plugins.test_saving_in import RAW
 
 CHAR = {"token_kind": "char", "chars": ["a", "b"]}
 MISSING = {"token_kind": "no-such-kind", "words": [1, 2]}
@@ -109,6 +114,27 @@ def test_a_kind_that_fails_is_named(install: Callable[..., None]) -> None:
             r"KeyError: 'not there'; report it",
         ):
             ask({"token_kind": "failing"})
+
+
+def test_a_checkpoint_whose_format_is_gone_says_where_it_is_and_which(
+    install: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install("raw", RAW)
+    ckptstore.save(tmp_path / "dante", model={"w": torch.ones(2)}, format="raw")
+    (tmp_path / "copy").mkdir()
+    for path in (tmp_path / "dante").iterdir():
+        if path.is_file():
+            shutil.copy(path, tmp_path / "copy")
+    monkeypatch.setenv("CKPTSTORE_PLUGINS", "none")
+    plugins.reload()
+
+    for name in ("dante", "copy"):
+        expected = (
+            rf"{name} cannot be opened: the format 'raw' is not installed; installed: 'bundle', "
+            r"'legacy'; .*the plugin 'raw' \(.*\) is switched off by CKPTSTORE_PLUGINS=none"
+        )
+        with pytest.raises(UnsupportedError, match=expected):
+            ckptstore.open(tmp_path / name)
 
 
 def test_what_is_listed_cannot_be_changed() -> None:
