@@ -18,7 +18,7 @@ from ckptstore.testing.watched import WatchedFiles
 __all__ = ["FormatReading"]
 
 _LARGE = "large"
-_ELEMENTS = 2**19
+_ELEMENTS = 2**18
 _LITTLE = 4  # What is small reads at most this part of the large tensor's bytes.
 _MEASURED = ({"step": 500, "val_loss": 2.5}, {"step": 1000, "val_loss": 1.25, "note": "ä 漢"})
 
@@ -37,7 +37,7 @@ class FormatReading:
 
     @pytest.fixture
     def large_contents(self, contents: Contents) -> Contents:
-        """`contents` with a tensor of 2 MiB; override it where names or shapes are not free."""
+        """`contents` with a tensor of 1 MiB; override it where names or shapes are not free."""
         import torch
 
         large = torch.arange(_ELEMENTS, dtype=torch.float32)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.docs import tutorial
 from tests.docs.places import ROOT, TRAIN, Place, environ
 
 
@@ -23,28 +24,17 @@ def ready_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(ready_folder: Path, tmp_path: Path, moto_server: Any) -> Place:
-    """Give a folder with ``checkpoints/dante``, the tutorial's package and the sample text.
+    """Give a folder with ``checkpoints/dante``, the tutorial's packages and the sample text.
 
     The bucket ``s3://bucket`` is there and empty.
     """
     folder = tmp_path / "work"
     shutil.copytree(ready_folder, folder)
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "plugins/ckptstore-bytes", folder / "ckptstore-bytes", ignore=ignore)
     shutil.copy(ROOT / "gpt/inferno.txt", folder / "dante.txt")
     _empty_bucket(moto_server.client())
-    _install(folder / "ckptstore-bytes", tmp_path / "installed")
+    for package in tutorial.write(folder):
+        tutorial.install(package, tmp_path / "installed")
     return Place(folder, environ(tmp_path / "installed", moto_server.environ))
-
-
-def _install(package: Path, target: Path) -> None:
-    """Do what ``pip install`` does to a package of one module, as far as plugins see it."""
-    target.mkdir()
-    shutil.copy(package / "ckptstore_bytes.py", target)
-    info = target / "ckptstore_bytes-0.1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ckptstore-bytes\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[ckptstore]\nbytes = ckptstore_bytes\n")
 
 
 def _empty_bucket(client: Any) -> None:
