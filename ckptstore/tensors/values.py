@@ -18,7 +18,6 @@ from ckptstore.tensors.spread import Spread
 __all__ = ["alike", "distance", "imprint", "statistics"]
 
 _PIECE = 2**22
-_MOST_SHOWN = 2**36
 
 
 def statistics(tensor: torch.Tensor, bins: int | None = None) -> Statistics:
@@ -73,31 +72,35 @@ def alike(one: Any, two: Any) -> bool:
     return bool(one == two or (one != one and two != two))
 
 
-def imprint(value: Any) -> Any:
+def imprint(value: Any, *, once: bool = False) -> Any:
     """Return an object with a checksum of its bytes in the place of each tensor.
 
     Two imprints are `alike` where their objects are, and need not be in memory at once.
+
+    Args:
+        value: tensors, in containers of any depth.
+        once: look once at what a tensor shows many times. Then two are alike where their objects
+            are and repeat the same; one that holds all that another repeats has another imprint.
     """
     if isinstance(value, torch.Tensor):
         form = (str(value.dtype), tuple(value.shape), str(value.layout))
         if value.is_meta or value.is_quantized:
             return value
         if value.is_nested:
-            return [*form, imprint(list(value.unbind()))]
+            return [*form, imprint(list(value.unbind()), once=once)]
         if value.layout is not torch.strided:
-            return [*form, imprint(_made_of(value))]
+            return [*form, imprint(_made_of(value), once=once)]
         values = value.detach()
-        if values.numel() > _MOST_SHOWN and _repeats(values) > 1:
-            # No other tensor holds so many, so that the few that it shows over and over will do.
-            values = values[tuple(slice(None if step else 1) for _, step in _sizes(values))]
+        repeated = [once and size > 1 and not step for size, step in _sizes(values)]
+        values = values[tuple(slice(1 if many else None) for many in repeated)]
         chunks = Chunks()
         for piece in _parts(values):
             chunks.update(bytes_of(_bytes(piece.cpu())))
-        return [*form, *chunks.digest().checksums]
+        return [*form, repeated, *chunks.digest().checksums]
     if isinstance(value, Mapping):
-        return {key: imprint(inner) for key, inner in value.items()}
+        return {key: imprint(inner, once=once) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [imprint(inner) for inner in value]
+        return [imprint(inner, once=once) for inner in value]
     return value
 
 

@@ -153,9 +153,13 @@ def _same_values(before: Checkpoint, after: Checkpoint, part: str, names: list[s
     if part == "model":
         found = batches(names, after.tensors(), _AT_ONCE)
         return all(tensors.alike(before.load_model(b), after.load_model(b)) for b in found)
-    # Neither can be read in pieces, so that only one of them is in memory at a time.
-    one, two = (tensors.imprint(_load(checkpoint, part)) for checkpoint in (before, after))
-    return tensors.alike(one, two)
+    # Neither can be read in pieces, so that only one of them is in memory at a time. What both
+    # repeat is looked at once; a format may have written out what was repeated before.
+    for once in (True, False):
+        one, two = (tensors.imprint(_load(state, part), once=once) for state in (before, after))
+        if tensors.alike(one, two):
+            return True
+    return False
 
 
 def _holds_model(after: Checkpoint, wanted: Mapping[str, Any]) -> bool:
