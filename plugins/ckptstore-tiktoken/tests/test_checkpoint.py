@@ -8,6 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
+from ckptstore_tiktoken import named
 
 import ckptstore
 from ckptstore import plugins
@@ -47,3 +48,17 @@ def test_an_edit_that_changes_the_vocabulary_is_refused():
 
     with pytest.raises(ckptstore.CorruptionError, match="is another one than the model was train"):
         ckptstore.open("dante").load_tokenizer()
+
+
+def test_a_copy_for_inference_carries_the_ranks_of_an_encoding_by_name(openai_files, monkeypatch):
+    tokenizer = plugins.train_tokenizer(KIND, "", {"encoding": "gpt2"})
+    ckptstore.save("dante", model={"w": torch.ones(2)}, tokenizer=tokenizer)
+    assert not Path("dante/tokenizer.tiktoken").exists()
+
+    ckptstore.sync("dante", "share", optimizer=False)
+
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "nothing here")
+    named.vocabulary_of.cache_clear()
+    with pytest.raises(ckptstore.UnsupportedError, match="not on this machine"):
+        ckptstore.open("dante").load_tokenizer()
+    assert ckptstore.open("share").load_tokenizer().encode(TEXT) == tokenizer.encode(TEXT)
