@@ -130,12 +130,14 @@ def differences(found: Reader | Checkpoint, contents: Contents) -> list[str]:
     training_state = found.training_state or {}
     pairs: dict[str, tuple[Any, Any]] = {
         "the model": (found.load_model(), contents.model),
-        "the step": (found.step, contents.step),
         "the config": (found.config, contents.config),
         "the tokenizer's state": (found.tokenizer_state, contents.tokenizer_state),
         "the optimizer": (found.load_optimizer(), contents.optimizer),
         "the names of the states": (set(found.states()), set(contents.states)),
     }
+    if contents.step is not None or not isinstance(found, Checkpoint):
+        # What a format has no room for, a manifest may say all the same.
+        pairs["the step"] = (found.step, contents.step)
     for name in set(found.states()) & set(contents.states):
         pairs[f"the state {name!r}"] = (found.load_state(name), contents.states[name])
     for name, value in contents.training_state.items():

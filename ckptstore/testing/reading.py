@@ -19,7 +19,7 @@ __all__ = ["FormatReading"]
 
 _LARGE = "large"
 _ELEMENTS = 2**18
-_LITTLE = 4  # What is small reads at most this part of the large tensor's bytes.
+_LITTLE = 2  # What is small reads blocks, which are less than this part of the large tensor.
 _MEASURED = ({"step": 500, "val_loss": 2.5}, {"step": 1000, "val_loss": 1.25, "note": "ä 漢"})
 
 

@@ -24,6 +24,31 @@ class Honest(JsonFormat):
     """The format of the documentation."""
 
 
+class Stepless(JsonFormat):
+    """Has no room for the step, and says so."""
+
+    def stored(self, contents):
+        return dataclasses.replace(contents, step=None)
+
+    def write(self, contents, files):
+        super().write(self.stored(contents), files)
+
+
+class Dropping(JsonFormat):
+    """Has room for what inference needs, and says so."""
+
+    def stored(self, contents):
+        names = [name for name, tensor in contents.model.items() if tensor.dtype == torch.float32]
+        return Contents(
+            model={name: contents.model[name] for name in names},
+            config=contents.config,
+            tokenizer_state=contents.tokenizer_state,
+        )
+
+    def write(self, contents, files):
+        super().write(self.stored(contents), files)
+
+
 class Unsafe(JsonFormat):
     def read(self, files):
         with contextlib.suppress(Exception):
