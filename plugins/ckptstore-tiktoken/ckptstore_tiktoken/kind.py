@@ -182,6 +182,11 @@ class TiktokenTokenizer(Tokenizer):
     # -- files beside the state -----------------------------------------------------------
 
     @classmethod
+    def file_names_of(cls, state: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return ``tokenizer.tiktoken`` of a state that names ranks and does not hold them."""
+        return (_FILE,) if isinstance(read(state), Named) else ()
+
+    @classmethod
     def files_of(cls, state: Mapping[str, Any]) -> Mapping[str, bytes]:
         """Return the ranks that a state names and does not hold, as far as they are here.
 
