@@ -25,5 +25,12 @@ class TestDcp(FormatTests):
             **contents.states,
             **contents.training_state,
         }
-        folder = saved(state, tmp_path / "saved")
+        return self.read_back(saved(state, tmp_path / "saved"))
+
+    @pytest.fixture
+    def large_files(self, large_contents, saved, tmp_path):
+        state = {"model": large_contents.model, "config": large_contents.config}
+        return self.read_back(saved(state, tmp_path / "large"))
+
+    def read_back(self, folder):
         return MemoryFiles({path.name: path.read_bytes() for path in folder.iterdir()})

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from nanogpt_model import Args, NanoGPT
@@ -24,6 +26,12 @@ class TestHuggingFace(FormatTests):
             states={"scheduler": {"last_epoch": 3}},
             step=5,
         )
+
+    @pytest.fixture
+    def large_contents(self, contents):
+        large = Args(bias=False, vocab_size=2**14)
+        model = NanoGPT(large).state_dict()
+        return replace(contents, model=model, config=large._asdict())
 
     def test_weights_alone_are_a_checkpoint(self, format_class, contents):
         """They are not: how many heads there are stands in the config alone."""
