@@ -391,9 +391,13 @@ class TestSync:
         assert (done.step, NAME in done.spared) == (6, True)
         assert encoded(tmp_path / "copy") == [2, 0, 1]
 
-    def test_another_vocabulary_keeps_nothing_of_an_older_copy(self, bare, tmp_path):
+    @pytest.mark.parametrize(
+        "state", [{"token_kind": "char", "chars": ["a"]}, {**STATE, "list": "german"}]
+    )
+    def test_another_vocabulary_keeps_nothing_of_an_older_copy(self, bare, tmp_path, words, state):
         ckptstore.sync(bare, tmp_path / "copy", optimizer=False)
-        ckptstore.save(bare, model=WEIGHTS, tokenizer={"token_kind": "char", "chars": ["a"]})
+        words.unlink()
+        ckptstore.save(bare, model=WEIGHTS, tokenizer=state)
 
         ckptstore.sync(bare, tmp_path / "copy", optimizer=False)
 
