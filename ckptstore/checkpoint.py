@@ -8,13 +8,14 @@ from typing import Any
 
 from ckptstore import plugins, restoring, verify
 from ckptstore.commit.files import CommittedFiles
-from ckptstore.errors import NotFoundError, UnsupportedError
+from ckptstore.errors import CorruptionError, NotFoundError, PluginError, UnsupportedError
 from ckptstore.formats.base import Files, Format, Reader
 from ckptstore.manifest import TensorInfo
 from ckptstore.progress import OnProgress, Progress
 from ckptstore.statistics import Statistics
 from ckptstore.structure import Structure
 from ckptstore.tokenizers.base import Tokenizer
+from ckptstore.tokenizers.files import Carried
 
 __all__ = ["Checkpoint", "FileInfo", "PassedOver", "batches"]
 
@@ -298,7 +299,20 @@ class Checkpoint:
         Each file is read, and proved (G4), when it is asked for; reading one raises what
         `load_model` raises. `save` takes them as ``vocabulary=``.
         """
-        return self._reader.tokenizer_files()
+        files = self._reader.tokenizer_files()
+        if self.proved or not files or self.tokenizer_state is None:
+            return files
+        # In a plain folder a program's own tokenizer.py lies beside; the kind knows its files.
+        try:
+            names = plugins.file_names_of(self.tokenizer_state)
+            if not names and plugins.fingerprint_of(self.tokenizer_state) is None:
+                return files  # It is not installed, so nobody knows.
+        except PluginError:
+            return files
+        except CorruptionError:
+            return {}  # The state says of no kind that it is its own.
+        sizes = {name: self._files.size(name) for name in files if name in names}
+        return Carried(sizes, files.__getitem__, self.location)
 
     def restore(
         self,

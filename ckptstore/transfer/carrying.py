@@ -56,7 +56,8 @@ class Copy:
         own = origin.tokenizer_files()
         self._added = {name: carried[name] for name in carried if name not in own}
         names = _names(origin, optimizer=optimizer)
-        names = [name for name in names if name not in own or name in carried]
+        called_so = origin.reader.tokenizer_files()
+        names = [name for name in names if name not in called_so or name in carried]
         _check_kinds(origin, names)
         self._texts = {n: self._files.text(n) for n in names if n.endswith(".json")}
         self._bytes = {n: self._files.size(n) for n in names if not n.endswith(".json")}
@@ -91,7 +92,7 @@ class Copy:
         if self._history:
             return  # A step has a folder of its own.
         # What a tokenizer's files are called its kind says; the source could say anything.
-        carried = self._origin.tokenizer_files()
+        carried = self._origin.reader.tokenizer_files()
         ours = {
             *(name for name in self._origin.reader.for_inference() if name not in carried),
             *plugins.format_named(self._origin.format).texts,

@@ -276,6 +276,30 @@ class TestReading:
 
         assert dict(ckptstore.open(tmp_path / "copy").tokenizer_files()) == {}
 
+    @pytest.mark.parametrize(
+        ("state", "kept"),
+        [
+            (STATE, [NAME]),
+            ({"token_kind": "char", "chars": ["a"]}, []),
+            ({"version": "1.0"}, []),  # another library's tokenizer.json
+            ({"token_kind": "klingon"}, ["tokenizer.py", NAME]),
+        ],
+    )
+    def test_what_lies_beside_in_a_plain_folder_is_the_tokenizers_if_its_kind_says_so(
+        self, tmp_path, state, kept
+    ):
+        plain = tmp_path / "plain"
+        plain.mkdir()
+        torch.save(WEIGHTS, plain / "model.pt")
+        (plain / "tokenizer.json").write_text(json.dumps(state))
+        (plain / "tokenizer.py").write_text("mine")
+        (plain / NAME).write_bytes(WORDS)
+
+        assert sorted(ckptstore.open(plain).tokenizer_files()) == kept
+        if "token_kind" in state:
+            done = ckptstore.sync(plain, tmp_path / "copy", optimizer=False)
+            assert sorted({"tokenizer.py", NAME} & {*done.copied}) == kept
+
     def test_a_huge_file_in_a_plain_folder_is_somebody_elses(self, carrying, tmp_path):
         (tmp_path / "copy").mkdir()
         for name in ("model.pt", "tokenizer.json"):
