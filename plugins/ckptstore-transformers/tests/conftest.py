@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,3 +81,9 @@ def whole(train: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("whole")
     assert train(output_dir=folder) == 0
     return folder
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    """Give a checkpoint-4 that the Trainer wrote."""
+    return Path(shutil.copytree(whole / "checkpoint-4", tmp_path / "checkpoint-4"))
