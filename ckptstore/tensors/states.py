@@ -126,6 +126,8 @@ def restore_states(
         value, state = into[name], found[name]
         try:
             _loader(value)(state)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         # Whatever the code behind somebody's load_state_dict raises says that it did not fit.
         except Exception as error:
             before = listed("; restored before it:", map(repr, names[:done]))

@@ -158,6 +158,17 @@ def test_an_object_of_somebody_elses_that_refuses_is_named(tmp_path, atomic):
     assert bool(model[0].weight.any()) is atomic
 
 
+def test_a_lack_of_memory_is_not_taken_for_a_state_that_does_not_fit(tmp_path):
+    class Large(Picky):
+        def load_state_dict(self, state):
+            raise MemoryError
+
+    checkpoint = saved(tmp_path / "x", data=Picky())
+
+    with pytest.raises(MemoryError):
+        checkpoint.restore(state={"data": Large()})
+
+
 def test_what_safe_loading_refuses_is_named_by_its_path(tmp_path):
     class Loader:
         def state_dict(self):
