@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import pickle
 import warnings
 from collections import Counter, OrderedDict
 from typing import Any
@@ -40,11 +41,12 @@ def pt_files() -> list[bytes]:
 
 @functools.cache
 def pickles() -> list[bytes]:
-    """Return the pickles in `pt_files`."""
+    """Return the pickles in `pt_files`, and some that stand alone."""
     found = []
     for data in pt_files():
         found += [m.data for m in members_of(data) or [] if m.name.endswith(b"data.pkl")]
-    return found
+    plain = {"itos": {0: "a", 1: "é"}, "more": [b"x", {1, 2}, frozenset("a"), 2**80, bytearray(3)]}
+    return found + [pickle.dumps(plain, protocol) for protocol in (3, 4, 5)]
 
 
 @functools.cache

@@ -56,6 +56,9 @@ def _read_pt(data: bytes) -> None:
 
 
 def _read_pickle(data: bytes) -> None:
+    with contextlib.suppress(*REFUSALS):
+        found = ptfile.read_pickle(data, "x.pkl", names=["torch.Size", "torch.device"])
+        ptfile.as_json(found)
     unpickle(data, dict(_RECORDS), "x.pt")
 
 

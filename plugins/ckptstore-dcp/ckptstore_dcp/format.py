@@ -17,7 +17,7 @@ from ckptstore.formats.base import Files, Format, Reader
 from ckptstore.manifest import TensorInfo
 from ckptstore.structure import Structure
 from ckptstore_dcp.covering import check_covered
-from ckptstore_dcp.loading import load, look
+from ckptstore_dcp.loading import fill, load, look
 from ckptstore_dcp.metadata import Chunk, Entry, Item, read_metadata
 from ckptstore_dcp.parts import Group, found_in, nested, whole_keys
 from ckptstore_dcp.slices import Slices
@@ -109,6 +109,10 @@ class _DcpReader(Reader):
         wanted = ptfile.chosen(self._model, names, where)
         loaded = self._load(wanted.values(), map_location)
         return {name: loaded[entry.name] for name, entry in wanted.items()}
+
+    def fill_model(self, into: Mapping[str, Any], *, atomic: bool = False) -> bool:
+        """Overwrite the tensors of a model, each with its chunks."""
+        return fill(self._model, into, self._slices, self._where, atomic)
 
     def load_optimizer(self, map_location: Any = "cpu") -> dict[str, Any] | None:
         """Return the optimizer's state dict: in DCP's own form, by names, where it was saved so."""

@@ -12,7 +12,7 @@ from ckptstore_dcp.covering import check_covered
 from ckptstore_dcp.metadata import Chunk, Entry, Item
 from ckptstore_dcp.slices import Slices, check_plain
 
-__all__ = ["load", "look", "said"]
+__all__ = ["fill", "load", "look"]
 
 
 def load(
@@ -45,6 +45,49 @@ def load(
         for item, file in opened:
             jobs.done(item, file)
     return jobs.loaded()
+
+
+def fill(
+    entries: Mapping[str, Entry], into: Mapping[str, Any], slices: Slices, where: str, atomic: bool
+) -> bool:
+    """Overwrite tensors with entries, chunk by chunk and straight into their memory.
+
+    Args:
+        entries: by the names of ``into``; more do no harm.
+        into: what to overwrite.
+        slices: of the folder.
+        where: what to call the metadata in errors.
+        atomic: whether all slices are proved before the first byte is overwritten.
+
+    Returns:
+        Whether it was done; where names, shapes or kinds differ, nothing was changed.
+
+    Raises:
+        CorruptionError, UnsafeError, UnsupportedError: as `load`.
+    """
+    for name, tensor in into.items():
+        entry = entries.get(name)
+        if entry is None or not entry.is_tensor or entry.shape != tuple(tensor.shape):
+            return False
+    boxes: dict[Item, tuple[str, Entry, Chunk]] = {}
+    for name in into:
+        entry = entries[name]
+        check_covered(entry, where)
+        for chunk in entry.chunks:
+            if prod(chunk.sizes):
+                item = _item(chunk, entry, where)
+                check_plain(item, where)
+                boxes[item] = name, entry, chunk
+    if atomic:
+        with contextlib.closing(slices.opened(boxes)) as opened:
+            for item, file in opened:
+                ptfile.check_records(file, said(boxes[item][1], item))
+    with contextlib.closing(slices.opened(boxes)) as opened:
+        for item, file in opened:
+            name, entry, chunk = boxes[item]
+            box = _boxed(into[name].detach(), chunk)
+            _read_into(box, file, entry, chunk, said(entry, item), fresh=False)
+    return True
 
 
 def look(entries: Iterable[Entry], slices: Slices) -> dict[str, tuple[ptfile.PtFile, Any]]:
@@ -145,28 +188,14 @@ class _Jobs:
     def _fill(self, entry: Entry, chunk: Chunk, file: BinaryIO, where: str) -> None:
         import torch
 
-        from ckptstore import tensors
-
         name = entry.name
         if name not in self._whole:
             device = "meta" if str(self._map_location) == "meta" else "cpu"
             dtype = getattr(torch, entry.dtype)
             self._whole[name] = torch.empty(entry.shape, dtype=dtype, device=device)
-        box = self._whole[name]
-        for dimension, (start, size) in enumerate(zip(chunk.offsets, chunk.sizes, strict=True)):
-            box = box.narrow(dimension, start, size)
-        check = _checked(entry, chunk, where)
-        if str(self._map_location) != "meta" and not tensors.fill(
-            file,
-            {name: box},
-            part=lambda root: {name: check(root)},
-            proved=False,
-            atomic=False,
-            fresh=True,
-            where=where,
-        ):
-            with torch.no_grad():
-                box.copy_(tensors.load(file, part=check, where=where))
+        if not self._whole[name].is_meta:
+            box = _boxed(self._whole[name], chunk)
+            _read_into(box, file, entry, chunk, where, fresh=True)
         self._left[name] -= 1
         if not self._left[name]:
             self._whole[name] = self._placed(self._whole[name])
@@ -193,6 +222,35 @@ class _Jobs:
             raise UnsupportedError(
                 f"map_location is {str(target)!r}, which is not available here: {first}"
             ) from error
+
+
+def _boxed(tensor: Any, chunk: Chunk) -> Any:
+    """Return the part of a tensor that a chunk is."""
+    for dimension, (start, size) in enumerate(zip(chunk.offsets, chunk.sizes, strict=True)):
+        tensor = tensor.narrow(dimension, start, size)
+    return tensor
+
+
+def _read_into(
+    box: Any, file: BinaryIO, entry: Entry, chunk: Chunk, where: str, *, fresh: bool
+) -> None:
+    """Overwrite a part of a tensor with the chunk in a slice."""
+    import torch
+
+    from ckptstore import tensors
+
+    check = _checked(entry, chunk, where)
+    if not tensors.fill(
+        file,
+        {entry.name: box},
+        part=lambda root: {entry.name: check(root)},
+        proved=False,
+        atomic=False,
+        fresh=fresh,
+        where=where,
+    ):
+        with torch.no_grad():
+            box.copy_(tensors.load(file, part=check, where=where))
 
 
 def _item(chunk: Chunk, entry: Entry, where: str) -> Item:

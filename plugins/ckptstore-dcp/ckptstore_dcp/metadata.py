@@ -121,7 +121,7 @@ def read_metadata(data: bytes, where: str) -> dict[str, Entry]:
     root = ptfile.read_pickle(data, where, names=_NAMES)
     try:
         return _Parser(where).parse(root)
-    except (AttributeError, KeyError, LookupError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise _damaged(where, f"it is no metadata ({type(error).__name__}: {error})") from error
 
 
@@ -165,13 +165,15 @@ class _Parser:
     def _dtype(self, name: str, properties: Any) -> str:
         state = _state(properties, *_PROPERTIES)
         dtype, layout = state[:2] if isinstance(state, tuple) else (state["dtype"], None)
-        if layout is not None and _made(layout, _LAYOUT) != ("torch.strided",):
-            raise UnsupportedError(
-                f"{self._where} describes {name!r} in the layout {layout.args!r}, and tensors that "
-                "are not dense cannot be put together; save it as a dense one"
-            )
+        if layout is not None:
+            (called,) = _made(layout, _LAYOUT)
+            if _text(called) != "torch.strided":
+                raise UnsupportedError(
+                    f"{self._where} describes {name!r} in the layout {called}, and tensors that "
+                    "are not dense cannot be put together; save it as a dense one"
+                )
         if not isinstance(dtype, ptfile.Name):
-            raise ValueError(f"{name!r} has the dtype {dtype!r}")
+            raise ValueError(f"{name!r} has a dtype that is none, a {type(dtype).__name__}")
         return dtype.name.removeprefix("torch.")
 
     def _items(self, stored: Any) -> Iterator[tuple[tuple[str, tuple[int, ...] | None], Item]]:
@@ -180,7 +182,7 @@ class _Parser:
             offset = of.get("offset")
             transforms = tuple(map(_text, _list(state.get("transform_descriptors") or [])))
             item = Item(
-                file=plain_name(state["relative_path"], self._where),
+                file=plain_name(_text(state["relative_path"]), self._where),
                 offset=_count(state["offset"]),
                 length=_count(state["length"]),
                 transforms=transforms,
@@ -231,7 +233,8 @@ def _size(value: Any) -> tuple[int, ...]:
 
 def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= _MOST:
-        raise ValueError(f"{str(value)[:40]!r} where a size or a place belongs")
+        shown = value if type(value) is int and abs(value) < 2**64 else type(value).__name__
+        raise ValueError(f"{shown!r} where a size or a place belongs")
     return value
 
 

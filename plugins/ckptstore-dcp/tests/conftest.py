@@ -70,6 +70,23 @@ def craft(folder: Path, tensors: Mapping[str, tuple[Sequence[int], Chunks]]) -> 
     return folder
 
 
+def same_values(one: Any, other: Any) -> bool:
+    """Whether two nested values are equal, tensors bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same_values(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same_values, one, other))
+    return type(one) is type(other) and one == other
+
+
+@pytest.fixture
+def same() -> Callable[[Any, Any], bool]:
+    """Give the function that compares nested values, tensors bit for bit."""
+    return same_values
+
+
 @pytest.fixture
 def saved() -> Callable[..., Path]:
     """Give the function that has torch save a state dict in a folder."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -11,27 +10,14 @@ from collections import Counter
 import pytest
 import torch
 from ckptstore_dcp import DcpFormat
-from torch.distributed._shard.sharded_tensor.metadata import TensorProperties as FormerProperties
-from torch.distributed.checkpoint import metadata as described
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 import ckptstore
-from ckptstore.errors import NotFoundError, UnsupportedError
+from ckptstore.errors import UnsupportedError
 from ckptstore.testing import MemoryFiles
 
 
-def same(one, other):
-    """Whether two nested values are equal, tensors bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    return type(one) is type(other) and one == other
-
-
-def test_everything_is_read_as_it_was_saved(folder, state):
+def test_everything_is_read_as_it_was_saved(folder, state, same):
     checkpoint = ckptstore.open(folder)
 
     assert (checkpoint.format, checkpoint.step, checkpoint.proved) == ("dcp", 1500, False)
@@ -45,7 +31,7 @@ def test_everything_is_read_as_it_was_saved(folder, state):
     assert set(checkpoint.files()) == {".metadata", "__0_0.distcp"}
 
 
-def test_torch_itself_reads_the_same(folder, tmp_path):
+def test_torch_itself_reads_the_same(folder, tmp_path, same):
     dcp_to_torch_save(folder, tmp_path / "by torch.pt")
     theirs = torch.load(tmp_path / "by torch.pt", weights_only=True)
 
@@ -65,7 +51,7 @@ def test_tensors_are_listed_by_part(folder, state):
     assert (group.params, group.values["lr"], group.values["betas"]) == (4, 0.01, (0.9, 0.999))
 
 
-def test_one_file_for_each_slice_is_read_too(tmp_path, saved, state):
+def test_one_file_for_each_slice_is_read_too(tmp_path, saved, state, same):
     folder = saved(state, tmp_path / "many", single_file_per_rank=False)
     assert len(list(folder.iterdir())) > 20
 
@@ -103,7 +89,7 @@ def test_prefixes_come_off(tmp_path, saved):
 
 
 class TestSharded:
-    def test_tensors_of_two_processes_are_put_together(self, two_ranks):
+    def test_tensors_of_two_processes_are_put_together(self, two_ranks, same):
         whole = torch.load(two_ranks / "whole.pt", weights_only=True)["tensors"]
 
         checkpoint = ckptstore.open(two_ranks / "tensors")
@@ -113,7 +99,7 @@ class TestSharded:
         assert set(checkpoint.tensors()) == set(whole)
         assert all(info.shape == whole[n].shape for n, info in checkpoint.tensors().items())
 
-    def test_a_model_under_fsdp_and_its_optimizer_are_read(self, two_ranks):
+    def test_a_model_under_fsdp_and_its_optimizer_are_read(self, two_ranks, same):
         whole = torch.load(two_ranks / "whole.pt", weights_only=True)
 
         checkpoint = ckptstore.open(two_ranks / "fsdp")
@@ -125,7 +111,7 @@ class TestSharded:
         assert (set(group["params"]), group["lr"]) == (set(whole["model"]), 0.01)
         assert checkpoint.states() == ()
 
-    def test_it_becomes_a_bundle(self, two_ranks, tmp_path):
+    def test_it_becomes_a_bundle(self, two_ranks, tmp_path, same):
         done = ckptstore.convert(two_ranks / "fsdp", tmp_path / "bundle")
 
         assert done.left_out == ()
@@ -138,7 +124,7 @@ class TestSharded:
             assert report.sound
             assert len(report.files) == 3
 
-    def test_it_goes_to_another_device(self, two_ranks):
+    def test_it_goes_to_another_device(self, two_ranks, same):
         checkpoint = ckptstore.open(two_ranks / "tensors")
 
         meta = checkpoint.load_model(map_location="meta")
@@ -198,214 +184,6 @@ def test_empty_tensors_and_empty_chunks_are_read(tmp_path, crafted, saved):
 
     assert torch.equal(ckptstore.open(tmp_path / "x").load_model()["w"], row)
     assert ckptstore.open(tmp_path / "y").load_model()["empty"].shape == (0, 3)
-
-
-class TestWhichPartIsWhat:
-    @pytest.mark.parametrize("name", ["model", "model_state_dict", "state_dict"])
-    @pytest.mark.parametrize("optimizer", ["optim", "optimizer", "optimizer_state_dict"])
-    def test_parts_have_their_usual_names(self, tmp_path, saved, state, name, optimizer):
-        parts = {name: state["model"], optimizer: state["optimizer"]}
-
-        checkpoint = ckptstore.open(saved(parts, tmp_path / "x"))
-
-        assert same(checkpoint.load_model(), dict(state["model"]))
-        assert same(checkpoint.load_optimizer(), state["optimizer"])
-
-    def test_parts_within_one_part_are_found(self, tmp_path, saved, state):
-        app = {"model": state["model"], "optim": state["optimizer"], "step": 7}
-
-        checkpoint = ckptstore.open(saved({"app": app, "extra": {"a": 1}}, tmp_path / "x"))
-
-        assert same(checkpoint.load_model(), dict(state["model"]))
-        assert same(checkpoint.load_optimizer(), state["optimizer"])
-        assert (checkpoint.step, checkpoint.states()) == (7, ("extra",))
-
-    def test_a_bare_state_dict_is_a_model(self, tmp_path, saved, state):
-        checkpoint = ckptstore.open(saved(state["model"], tmp_path / "x"))
-
-        assert same(checkpoint.load_model(), dict(state["model"]))
-        assert (checkpoint.load_optimizer(), checkpoint.states()) == (None, ())
-
-    def test_a_model_that_stands_among_its_other_parts_is_found(self, tmp_path, saved, state):
-        # As torchtitan does, whose step is a tensor.
-        train = {"step": torch.tensor(9, dtype=torch.int32), "seen": torch.tensor(5)}
-        parts = {**state["model"], "optimizer": state["optimizer"], "train_state": train}
-
-        checkpoint = ckptstore.open(saved(parts, tmp_path / "x"))
-
-        assert same(checkpoint.load_model(), dict(state["model"]))
-        assert same(checkpoint.load_optimizer(), state["optimizer"])
-        assert checkpoint.step == 9
-        assert same(checkpoint.load_state("train_state"), train)
-
-    def test_names_of_parameters_stay_the_keys_of_an_optimizer(self, tmp_path, saved):
-        optimizer = {
-            "state": {"layer.0.w": {"exp_avg": torch.ones(2)}},
-            "param_groups": [{"params": ["layer.0.w"], "lr": 0.1}],
-        }
-        flat = {"state.layer.0.w.exp_avg": torch.ones(2), "param_groups.layer.0.w.lr": 0.1}
-        for number, one in enumerate((optimizer, flat)):
-            saved({"model": {"w": torch.ones(2)}, "optim": one}, tmp_path / str(number))
-
-            assert same(ckptstore.open(tmp_path / str(number)).load_optimizer(), one)
-
-    def test_two_models_are_refused_and_named(self, tmp_path, saved):
-        one = {"w": torch.ones(1)}
-        saved({"model": one, "state_dict": one}, tmp_path / "x")
-        saved({"a": {"model": one}, "b": {"model": one}}, tmp_path / "y")
-
-        with pytest.raises(UnsupportedError, match="several models .'model', 'state_dict'.*nobody"):
-            ckptstore.open(tmp_path / "x")
-        with pytest.raises(UnsupportedError, match="several models .'a.model', 'b.model'"):
-            ckptstore.open(tmp_path / "y")
-
-    def test_no_model_is_refused_and_the_parts_are_named(self, tmp_path, saved):
-        saved({"net": {"w": torch.ones(1)}, "epoch": 3}, tmp_path / "x")
-
-        with pytest.raises(UnsupportedError, match="holds no model.*it holds 'net', 'epoch'"):
-            ckptstore.open(tmp_path / "x")
-
-    def test_a_name_that_stands_inside_and_outside_is_refused(self, tmp_path, saved):
-        app = {"model": {"w": torch.ones(1)}, "step": 7}
-        saved({"app": app, "step": 8}, tmp_path / "x")
-
-        with pytest.raises(UnsupportedError, match="has 'step' twice"):
-            ckptstore.open(tmp_path / "x")
-
-    def test_of_several_optimizers_each_is_a_state(self, tmp_path, saved, state):
-        parts = dict.fromkeys(("optimizer", "optim"), state["optimizer"])
-
-        checkpoint = ckptstore.open(saved({"model": state["model"], **parts}, tmp_path / "x"))
-
-        assert not checkpoint.has_optimizer
-        assert set(checkpoint.states()) == {"optimizer_", "optim"}
-        assert ckptstore.convert(tmp_path / "x", tmp_path / "bundle").left_out == ()
-
-    @pytest.mark.parametrize("key", ["step", "global_step"])
-    def test_the_step_has_its_usual_names(self, tmp_path, saved, key):
-        saved({"model": {"w": torch.ones(1)}, key: 12}, tmp_path / "x")
-
-        assert ckptstore.open(tmp_path / "x").step == 12
-
-    @pytest.mark.parametrize("value", ["twelve", 1.5, True, [12], None])
-    def test_a_step_that_is_no_number_is_kept_and_is_none(self, tmp_path, saved, value):
-        saved({"model": {"w": torch.ones(1)}, "step": value, "note": "x"}, tmp_path / "x")
-
-        checkpoint = ckptstore.open(tmp_path / "x")
-
-        assert checkpoint.step is None
-        assert "note" in checkpoint.training_state
-
-    def test_what_has_no_room_as_a_field_is_a_state(self, tmp_path, saved):
-        more = {"long": "x" * 700, "some/where": (1, {2, 3}), "loss": torch.tensor(2.5)}
-        saved({"model": {"w": torch.ones(1)}, **more}, tmp_path / "x")
-
-        checkpoint = ckptstore.open(tmp_path / "x")
-
-        assert checkpoint.training_state is None
-        assert set(checkpoint.states()) == {"long", "some_where", "loss"}
-        assert checkpoint.load_state("some_where") == (1, {2, 3})
-        assert same(checkpoint.load_state("loss"), torch.tensor(2.5))
-        with pytest.raises(NotFoundError, match="no state 'x' in .*; it has 'long'"):
-            checkpoint.load_state("x")
-
-    def test_a_config_of_more_than_json_is_a_state(self, tmp_path, saved):
-        config = {"dtype": torch.ones(1)}
-        saved({"model": {"w": torch.ones(1)}, "config": config}, tmp_path / "x")
-
-        checkpoint = ckptstore.open(tmp_path / "x")
-
-        assert checkpoint.config is None
-        assert same(checkpoint.load_state("config"), config)
-
-    def test_a_tensor_inside_an_object_is_listed_and_converted(self, tmp_path, saved):
-        rng = {"pair": (torch.ones(2), 3)}
-        saved({"model": {"w": torch.ones(1)}, "rng": rng}, tmp_path / "x")
-
-        checkpoint = ckptstore.open(tmp_path / "x")
-
-        assert set(checkpoint.tensors("rng")) == {"pair.0"}
-        assert ckptstore.convert(tmp_path / "x", tmp_path / "y").left_out == ()
-
-
-class TestOlderVersions:
-    def test_states_that_were_not_taken_apart_are_read(self, tmp_path, saved, state, monkeypatch):
-        # Before torch 2.4 a dict without tensors was one object.
-        from torch.distributed.checkpoint import _version
-
-        monkeypatch.setattr(_version, "_derived_version", "2_3")
-        folder = saved(state, tmp_path / "x")
-
-        checkpoint = ckptstore.open(folder)
-
-        assert (checkpoint.step, checkpoint.config) == (1500, state["config"])
-        assert same(checkpoint.load_optimizer(), state["optimizer"])
-        assert same(checkpoint.load_state("scheduler"), state["scheduler"])
-
-    def test_fields_of_later_versions_may_be_missing(self, folder, state, altered):
-        def older(metadata):
-            for field in ("version", "storage_meta"):
-                del metadata.__dict__[field]
-
-        altered(folder, older)
-
-        assert same(ckptstore.open(folder).load_model(), dict(state["model"]))
-
-    def test_fields_of_newer_versions_are_left_alone(self, folder, state, altered):
-        altered(folder, lambda metadata: setattr(metadata, "mcore_data", {"a": [1, 2]}))
-
-        assert same(ckptstore.open(folder).load_model(), dict(state["model"]))
-
-    def test_the_properties_of_torch_2_2_are_read(self, folder, state, altered):
-        def older(metadata):
-            for entry in metadata.state_dict_metadata.values():
-                if isinstance(entry, described.TensorStorageMetadata):
-                    now = entry.properties
-                    entry.properties = FormerProperties(
-                        now.dtype, now.layout, now.requires_grad, now.memory_format, now.pin_memory
-                    )
-
-        altered(folder, older)
-
-        assert same(ckptstore.open(folder).load_model(), dict(state["model"]))
-
-    def test_without_paths_names_are_what_they_are(self, folder, state, altered):
-        altered(folder, lambda metadata: setattr(metadata, "planner_data", None))
-
-        checkpoint = ckptstore.open(folder)
-
-        assert {"model.0.weight", "optimizer.state.0.exp_avg"} <= {*checkpoint.tensors()}
-        assert checkpoint.step == 1500
-
-    def test_a_state_dict_that_was_saved_flat_is_read(self, tmp_path, saved, state):
-        import torch.distributed.checkpoint as dcp
-
-        planner = dcp.DefaultSavePlanner(flatten_state_dict=False)
-        writer = dcp.FileSystemWriter(tmp_path / "x", sync_files=False)
-        dcp.save(dict(state["model"]), storage_writer=writer, planner=planner, no_dist=True)
-
-        assert same(ckptstore.open(tmp_path / "x").load_model(), dict(state["model"]))
-
-    @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-    def test_every_protocol_is_read(self, folder, state, protocol):
-        import pickle
-
-        metadata = pickle.loads((folder / ".metadata").read_bytes())
-        (folder / ".metadata").write_bytes(pickle.dumps(metadata, protocol))
-
-        assert same(ckptstore.open(folder).load_model(), dict(state["model"]))
-
-    def test_the_file_of_one_process_alone_is_read(self, folder, state):
-        os.rename(folder / ".metadata", folder / "__0.metadata")
-
-        assert same(ckptstore.open(folder).load_model(), dict(state["model"]))
-
-    def test_files_of_several_processes_alone_are_refused(self, folder):
-        os.rename(folder / ".metadata", folder / "__0.metadata")
-        (folder / "__1.metadata").write_bytes(b"")
-
-        with pytest.raises(UnsupportedError, match="saved by 2 processes without each other"):
-            ckptstore.open(folder)
 
 
 class TestWhatIsRead:
@@ -483,7 +261,7 @@ assert grown < 1.4 * 2**26, grown
 
 
 class TestOnS3:
-    def test_it_is_read_and_converted_there(self, folder, state, uploaded, server, tmp_path):
+    def test_it_is_read_and_converted_there(self, folder, state, uploaded, server, tmp_path, same):
         url, options = uploaded(folder), server.storage_options
 
         checkpoint = ckptstore.open(url, storage_options=options)
@@ -497,7 +275,7 @@ class TestOnS3:
         bundle = ckptstore.open(done.destination, storage_options=options)
         assert same(bundle.load_optimizer(), state["optimizer"])
 
-    def test_shards_are_put_together_there(self, two_ranks, uploaded, server):
+    def test_shards_are_put_together_there(self, two_ranks, uploaded, server, same):
         url = uploaded(two_ranks / "tensors")
         whole = torch.load(two_ranks / "whole.pt", weights_only=True)["tensors"]
 
@@ -505,7 +283,7 @@ class TestOnS3:
 
         assert same(found, {name: whole[name] for name in found})
 
-    def test_torch_saves_there_by_itself(self, state, server):
+    def test_torch_saves_there_by_itself(self, state, server, same):
         import torch.distributed.checkpoint as dcp
         from torch.distributed.checkpoint._fsspec_filesystem import FsspecWriter
 
@@ -525,7 +303,7 @@ class TestOnS3:
         assert same(found.load_model(), dict(state["model"]))
 
 
-def test_a_bundle_has_everything(folder, state, tmp_path):
+def test_a_bundle_has_everything(folder, state, tmp_path, same):
     done = ckptstore.convert(folder, tmp_path / "bundle")
 
     bundle = ckptstore.open(tmp_path / "bundle")
@@ -542,7 +320,7 @@ def test_beside_a_bundle_in_its_folder_the_bundle_wins(folder):
     assert ckptstore.open(folder).format == "bundle"
 
 
-def test_a_model_is_restored(folder, state):
+def test_a_model_is_restored(folder, state, same):
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LayerNorm(3))
     optimizer = torch.optim.AdamW(model.parameters())
 
@@ -550,6 +328,55 @@ def test_a_model_is_restored(folder, state):
 
     assert same(dict(model.state_dict()), dict(state["model"]))
     assert same(optimizer.state_dict(), state["optimizer"])
+
+
+class TestInPlace:
+    """The chunks are read into the memory of a model that is there."""
+
+    @pytest.fixture
+    def model(self):
+        return torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+
+    def test_shards_go_straight_into_a_model(self, two_ranks, model, same):
+        places = [one.data_ptr() for one in model.parameters()]
+
+        ckptstore.open(two_ranks / "fsdp").restore(model=model, atomic=True)
+
+        whole = torch.load(two_ranks / "whole.pt", weights_only=True)["model"]
+        assert same(dict(model.state_dict()), dict(whole))
+        assert [one.data_ptr() for one in model.parameters()] == places
+
+    def test_a_model_of_another_dtype_is_filled_too(self, two_ranks, model):
+        ckptstore.open(two_ranks / "fsdp").restore(model=model.double())
+
+        whole = torch.load(two_ranks / "whole.pt", weights_only=True)["model"]
+        assert torch.equal(model[0].weight, whole["0.weight"].double())
+
+    def test_a_model_that_does_not_fit_is_refused_and_stays(self, two_ranks, same):
+        other = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2))
+        before = {name: one.clone() for name, one in other.state_dict().items()}
+
+        with pytest.raises(UnsupportedError, match=r"2.weight"):
+            ckptstore.open(two_ranks / "fsdp").restore(model=other)
+
+        assert same(dict(other.state_dict()), before)
+
+    @pytest.mark.parametrize("atomic", [False, True])
+    def test_damage_leaves_a_model_as_it_was_where_that_is_asked_for(
+        self, folder, state, same, atomic
+    ):
+        path = folder / "__0_0.distcp"
+        data = bytearray(path.read_bytes())
+        data[data.find(state["model"]["1.weight"].numpy().tobytes())] ^= 1
+        path.write_bytes(bytes(data))
+        model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LayerNorm(3))
+        before = {name: one.clone() for name, one in model.state_dict().items()}
+
+        with pytest.raises(ckptstore.CorruptionError, match="'model.1.weight' in") as caught:
+            ckptstore.open(folder).restore(model=model, atomic=atomic)
+
+        assert same(dict(model.state_dict()), before) is atomic
+        assert ("the model holds a part of what was read" in str(caught.value)) is not atomic
 
 
 def test_it_is_not_synced_but_converted(folder, tmp_path):

@@ -17,26 +17,39 @@ Everything but the weights comes out of the pickle without torch.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 from weakref import WeakKeyDictionary
 
-from ckptstore import CkptstoreError, CorruptionError, NotFoundError, UnsupportedError, ptfile
+from ckptstore import (
+    CkptstoreError,
+    CorruptionError,
+    NotFoundError,
+    StorageError,
+    ptfile,
+)
 from ckptstore.formats.base import Contents, Files, Format, NewFiles, Reader
 from ckptstore.manifest import TensorInfo
 from ckptstore.structure import Structure
 from ckptstore_nanogpt.meta import GPT2_SIZES, META, read_meta, tokenizer_of
+from ckptstore_nanogpt.writing import (
+    ARGS,
+    BEST,
+    CONFIG,
+    FILE,
+    MODEL,
+    OPTIMIZER,
+    OWN,
+    SETTINGS,
+    STEP,
+    TOKENIZER,
+    is_tokenizer,
+    root_of,
+)
 
 __all__ = ["NanogptFormat"]
 
-FILE = "ckpt.pt"
-MODEL, OPTIMIZER, ARGS = "model", "optimizer", "model_args"
-STEP, BEST, CONFIG, TOKENIZER = "iter_num", "best_val_loss", "config", "tokenizer"
-SETTINGS = "training_config"
-_OWN = (MODEL, OPTIMIZER, ARGS, STEP, BEST, CONFIG)
-_NONE_YET = 1e9  # What train.py begins with, before it has measured any loss.
 _MASK = re.compile(r"(?:.*\.)?attn\.(?:masked_)?bias")
 
 
@@ -81,7 +94,7 @@ class NanogptFormat(Format):
                 config is more than JSON.
             UnsafeError: a value could only be read back by running code.
         """
-        root = _root_of(contents)
+        root = root_of(contents)
         from ckptstore import tensors
 
         part = tensors.checked(root, "the checkpoint")
@@ -213,10 +226,10 @@ class _NanogptReader(Reader):
         best = self._number(BEST)
         values = {BEST: float(best) if type(best) is int else best}
         settings = CONFIG if SETTINGS in root else SETTINGS
-        values |= {key: value for key, value in root.items() if key not in _OWN}
+        values |= {key: value for key, value in root.items() if key not in OWN}
         if CONFIG in root:
             values[settings] = root[CONFIG]
-        known = [TOKENIZER] if _is_tokenizer(root.get(TOKENIZER)) else []
+        known = [TOKENIZER] if is_tokenizer(root.get(TOKENIZER)) else []
         step = {} if self.step is None else {"step": self.step}
         fields, states = ptfile.parted(values, known, step)
         if CONFIG in root and settings in states.values():
@@ -226,9 +239,9 @@ class _NanogptReader(Reader):
     def _tokenizer(self) -> dict[str, Any] | None:
         size = (self.config or {}).get("vocab_size")
         own = self._pt.root.get(TOKENIZER)
-        if _is_tokenizer(own):
+        if is_tokenizer(own):
             return self._object(TOKENIZER)
-        found = self._vocabulary()
+        found = self._vocabulary(size)
         if found is None:
             return {"token_kind": "gpt2"} if size in GPT2_SIZES else None
         meta = tokenizer_of(found[0])
@@ -240,16 +253,26 @@ class _NanogptReader(Reader):
             )
         return meta
 
-    def _vocabulary(self) -> tuple[Any] | None:
+    def _vocabulary(self, size: Any) -> tuple[Any] | None:
         """Return what the meta.pkl holds that lies in the same folder, where one does."""
-        folder = self._files.named is None
-        if folder and META not in self._files.names():
-            return None
-        file = self._files.open(META) if folder else self._files.beside(META)
+        if self._files.named is None:
+            file = self._files.open(META) if META in self._files.names() else None
+        else:
+            file = self._beside(size)
         if file is None:
             return None
         with file:
             return (read_meta(file, f"{META} in {self._files.location}"),)
+
+    def _beside(self, size: Any) -> BinaryIO | None:
+        try:
+            return self._files.beside(META)
+        except StorageError:
+            # Who may read one object and list none is told "denied" of whatever is absent; and
+            # what is in GPT-2's tokens has no meta.pkl.
+            if size in GPT2_SIZES:
+                return None
+            raise
 
     def _load(self, part: Callable[[Any], Any], **options: Any) -> Any:
         from ckptstore import tensors
@@ -286,10 +309,6 @@ def _is_nanogpt(root: Any) -> bool:
     )
 
 
-def _is_tokenizer(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("token_kind"), str)
-
-
 def _weights_in(root: Any) -> dict[str, Any]:
     """Return the state dict as nanoGPT's model has it; of stubs and of tensors alike."""
     found = ptfile.repaired(root[MODEL])
@@ -298,58 +317,3 @@ def _weights_in(root: Any) -> dict[str, Any]:
         if mask and len(getattr(found[name], "shape", ())) == 4:
             del found[name]
     return found
-
-
-def _root_of(contents: Contents) -> dict[str, Any]:
-    """Return the one dict that holds all of a checkpoint.
-
-    Raises:
-        UnsupportedError: something of it would be read back as something else.
-    """
-    config = contents.config
-    for called, value in (("config", config), ("tokenizer", contents.tokenizer_state)):
-        if value is not None and ptfile.as_json(dict(value)) is ptfile.NOT_JSON:
-            raise UnsupportedError(f"the {called} holds more than JSON has; leave that out of it")
-    fields = {name: value for name, value in contents.training_state.items() if name != "step"}
-    states = dict(contents.states)
-    root: dict[str, Any] = {
-        MODEL: contents.model,
-        OPTIMIZER: contents.optimizer,
-        ARGS: None if config is None else dict(config),
-        STEP: contents.step,
-    }
-    root[BEST] = fields.pop(BEST) if BEST in fields else states.pop(BEST, _NONE_YET)
-    for settings in (CONFIG, SETTINGS):
-        for there in (fields, states):
-            if settings in there and CONFIG not in root:
-                root[CONFIG] = there.pop(settings)
-    tokenizer = contents.tokenizer_state
-    if tokenizer is not None and not _is_assumed(tokenizer, config):
-        root[TOKENIZER] = dict(tokenizer)
-    for name, state in states.items():
-        _add(root, _key_of(name, state), state, f"the state {name!r}")
-    for name, field in fields.items():
-        _add(root, name, field, f"the field {name!r} of the training state")
-    return root
-
-
-def _is_assumed(tokenizer: Mapping[str, Any], config: Mapping[str, Any] | None) -> bool:
-    """Whether nanoGPT takes this tokenizer where nothing else is said."""
-    size = (config or {}).get("vocab_size")
-    return dict(tokenizer) == {"token_kind": "gpt2"} and size in GPT2_SIZES
-
-
-def _key_of(name: str, state: Any) -> str:
-    """Return the key under which a state is read as a state again, and not as a field."""
-    plain = ptfile.as_json(state)
-    small = plain is not ptfile.NOT_JSON and len(json.dumps(plain)) < ptfile.MOST_FIELDS
-    return f"{name}_state_dict" if small else name
-
-
-def _add(root: dict[str, Any], key: str, value: Any, what: str) -> None:
-    if key in root or key in _OWN:
-        raise UnsupportedError(
-            f"{what} would stand under {key!r}, where nanoGPT keeps something else; "
-            "give it another name, or choose another format"
-        )
-    root[key] = value
