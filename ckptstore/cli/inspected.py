@@ -193,7 +193,7 @@ def _facts(checkpoint: Checkpoint, structure: Mapping[str, Structure]) -> list[s
         ("proof", "manifest" if checkpoint.proved else _alert("not verified: it has no manifest")),
         ("optimizer", _optimizer(checkpoint)),
         *([("states", clean(", ".join(states)))] if states else []),
-        *([("pickles", _names(structure))] if structure else []),
+        *([("pickles", _names(structure))] if _refer(structure) else []),
         *(
             [("edited", _alert(f"{clean(', '.join(checkpoint.edited))}, by hand"))]
             if checkpoint.edited
@@ -233,6 +233,11 @@ def _tokenizer(checkpoint: Checkpoint) -> list[str]:
     if checkpoint.fingerprint:
         pairs.append(("fingerprint", short(clean(checkpoint.fingerprint), _FINGERPRINT)))
     return table(pairs)
+
+
+def _refer(structure: Mapping[str, Structure]) -> bool:
+    """Whether there are pickles that refer to anything; formats without any may know of ties."""
+    return any(said.refers_to for said in structure.values())
 
 
 def _names(structure: Mapping[str, Structure]) -> str:

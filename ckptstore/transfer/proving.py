@@ -42,6 +42,8 @@ def left_out(
     kept: dict[str, Any] = {}
     if stored is not None:
         kept = {"config": stored.config, "tokenizer": stored.tokenizer_state}
+        if stored.tokenizer_state not in (None, before.tokenizer_state):
+            kept["the tokenizer's fingerprint"] = after.fingerprint
     lost = []
     for name, of in _FACTS.items():
         had = of(before)

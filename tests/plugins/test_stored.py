@@ -157,6 +157,9 @@ def test_the_fingerprint_is_that_of_the_tokenizer_that_is_stored(
     assert saved.load_tokenizer().encode("b") == [0]
     bundle = ckptstore.save(tmp_path / "y", model=WEIGHTS, tokenizer=mine)
     assert saved.fingerprint != bundle.fingerprint
+    done = ckptstore.convert(tmp_path / "y", tmp_path / "z", "turned")
+    assert done.left_out == ()
+    assert ckptstore.open(tmp_path / "z").fingerprint == saved.fingerprint
 
 
 def test_what_a_format_does_not_store_is_refused_before_anything_is_written(

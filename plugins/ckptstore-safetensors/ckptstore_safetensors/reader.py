@@ -85,7 +85,8 @@ class SafetensorsReader(Reader):
                 continue
             header = self._header(name)
             said = None
-            if part != "model" and TREE in header.metadata:
+            # Nothing else has groups, and may be of torch's own types, which take torch to read.
+            if part != "model" and '"param_groups"' in header.metadata.get(TREE, ""):
                 said = self._planted(name, header, dict.fromkeys(header.all()))
             plain = ptfile.structure({}, (), said)
             clean = ptfile.repaired_names(header.all()) if part == "model" else {}

@@ -266,8 +266,14 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
 def test_the_commands_of_the_readme_run(tmp_path):
     ckptstore.save(tmp_path / "checkpoints/dante", model={"lm_head.weight": torch.ones(2)})
 
+    said = {}
     for command in "".join(fences("console")).replace("$ ", "").splitlines():
         if not command.startswith("pip"):
             words = [sys.executable, "-m", *command.replace("'", "").split()]
             done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
+            said[words[3]] = done.stdout
+
+    assert "lm_head.weight" in said["inspect"]
+    assert "pickles" not in said["inspect"]
+    assert "sound, proved against its manifest" in said["verify"]
