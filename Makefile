@@ -123,6 +123,9 @@ plugins/.venv/ckptstore: $(STATED)
 	@$(INSTALL_BESIDE) -e '.[test,lint]'
 	@touch $@
 
+# What is written for Hugging Face is made of safetensors' files, and of nanoGPT's in its tests.
+plugins/.venv/ckptstore-huggingface: plugins/.venv/ckptstore-safetensors plugins/.venv/ckptstore-nanogpt
+
 plugins/.venv/ckptstore-%: plugins/.venv/ckptstore plugins/ckptstore-%/pyproject.toml
 	@echo "installing ckptstore-$* and what its tests need into plugins/.venv"
 	@$(INSTALL_BESIDE) -e './plugins/ckptstore-$*[test]'
