@@ -51,7 +51,7 @@ class StoreModelCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         for one in (pl_module, trainer.datamodule):  # type: ignore[attr-defined]
             if stage == "fit" and one is not None:
-                stand_in(dict(one.hparams), (HPARAMS,), [])
+                stand_in(one.hparams, (HPARAMS,), [])
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

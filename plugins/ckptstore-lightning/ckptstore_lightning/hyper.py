@@ -89,6 +89,6 @@ def as_edited(tree: Any, marks: list[Mark]) -> tuple[Any, list[Mark]]:
             continue
         try:
             tree = restored(tree, [mark])
-        except (LookupError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError, ArithmeticError):
             continue
     return tree, left

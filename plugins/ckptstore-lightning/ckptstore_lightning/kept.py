@@ -13,6 +13,7 @@ import re
 from argparse import Namespace
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from types import SimpleNamespace
@@ -36,6 +37,7 @@ _PATHS: dict[str, type[PurePath]] = {
 _TIMES = {kind.__name__: kind for kind in (date, datetime, time)}
 # Numbers of up to eight bytes, complex ones of sixteen: what torch and Python have too.
 _NUMBERS = re.compile(r"[<>=|](?:b1|[iu][1248]|f[248]|c(?:8|16))")
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
 def stand_in(value: Any, path: tuple[Any, ...], marks: list[Mark]) -> Any:
@@ -78,30 +80,51 @@ def stand_in(value: Any, path: tuple[Any, ...], marks: list[Mark]) -> Any:
 def restored(tree: Any, marks: list[Mark]) -> Any:
     """Return a checkpoint with what its marks say in the place of what stood for it.
 
+    Each container is gone through once, however many marks there are.
+
     Raises:
-        LookupError, TypeError, ValueError: a mark is none, or does not fit what is there.
+        LookupError, TypeError, ValueError, ArithmeticError, AttributeError: a mark is none, or
+            does not fit what is there.
     """
+    root = _Node()
     for path, name, detail in marks:
-        tree = _changed(tree, path, _giver(name, detail))
-    return tree
+        if len(path) > _MOST_DEPTH + 1:
+            raise ValueError(f"a path of {len(path)} keys")
+        node = root
+        for key in path:
+            node = node.inside.setdefault(key, _Node())
+        node.here.append((name, detail))
+    return _rebuilt(tree, root)
 
 
 def put(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """Return a tree with a value at a path: lists and dicts change in place, tuples are anew."""
-    return _changed(tree, path, lambda _: value)
-
-
-def _changed(tree: Any, path: tuple[Any, ...], change: Callable[[Any], Any]) -> Any:
-    if len(path) > _MOST_DEPTH + 1:
-        raise ValueError(f"a path of {len(path)} keys")
+    """Return a tree with a value at a path, whose containers are lists and dicts."""
     if not path:
-        return change(tree)
-    key = path[0]
-    inner = _changed(tree[key], path[1:], change)
-    if isinstance(tree, tuple):
-        return (*tree[:key], inner, *tree[key + 1 :])
-    tree[key] = inner
+        return value
+    target = tree
+    for key in path[:-1]:
+        target = target[key]
+    target[path[-1]] = value
     return tree
+
+
+@dataclass
+class _Node:
+    """Marks of a place in a checkpoint, in their order, and of what is inside it, by key."""
+
+    here: list[tuple[str, Any]] = field(default_factory=list)
+    inside: dict[Any, _Node] = field(default_factory=dict)
+
+
+def _rebuilt(value: Any, node: _Node) -> Any:
+    if node.inside:
+        items = list(value) if isinstance(value, tuple) else value
+        for key, inner in node.inside.items():
+            items[key] = _rebuilt(items[key], inner)
+        value = tuple(items) if isinstance(value, tuple) else items
+    for name, detail in node.here:
+        value = _GIVERS[name](value, detail)
+    return value
 
 
 def _is_of_torch(value: Any) -> bool:
@@ -163,17 +186,16 @@ def _taken_of_numpy(value: Any) -> tuple[str, Any, Any] | None:
 
 def _taken_of_omegaconf(value: Any) -> tuple[str, Any, Any] | None:
     from omegaconf import DictConfig, ListConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     if value is DictConfig or value is ListConfig:
         return "omegaconf class", None, value.__name__
     if isinstance(value, (DictConfig, ListConfig)):
-        return "omegaconf", None, OmegaConf.to_container(value, resolve=False)
+        try:
+            return "omegaconf", None, OmegaConf.to_container(value, resolve=True)
+        except OmegaConfBaseException:  # What it refers to is not there: kept as text.
+            return "omegaconf", None, OmegaConf.to_container(value, resolve=False)
     return None
-
-
-def _giver(name: str, detail: Any) -> Callable[[Any], Any]:
-    give = _GIVERS[name]
-    return lambda plain: give(plain, detail)
 
 
 # -- and back -------------------------------------------------------------------------------
@@ -226,7 +248,22 @@ def _numpy_text(plain: str, _: None) -> Any:
 def _omegaconf(plain: Any, _: None) -> Any:
     from omegaconf import OmegaConf
 
-    return OmegaConf.create(plain)
+    return OmegaConf.create(_literal(plain))
+
+
+def _literal(plain: Any) -> Any:
+    """Return containers whose texts OmegaConf takes literally.
+
+    An interpolation would call whatever resolver the program has registered under its name, and
+    ``eval`` is a popular one. Those of the program's own were resolved when they were saved.
+    """
+    if isinstance(plain, dict):
+        return {key: _literal(value) for key, value in plain.items()}
+    if isinstance(plain, (list, tuple)):
+        return [_literal(value) for value in plain]
+    if isinstance(plain, str):
+        return _INTERPOLATION.sub(lambda found: 2 * found[1] + r"\${", plain)
+    return plain
 
 
 def _omegaconf_class(plain: str, _: None) -> Any:

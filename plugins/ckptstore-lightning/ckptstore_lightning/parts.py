@@ -42,6 +42,7 @@ _ROOM = 700  # training_state.json stays under 1 KB, and a line of it names each
 _SHOWN = ("epoch", "pytorch-lightning_version")
 _MOST_SHOWN = 100
 _MOST_STEPS = 10**18 - 1
+_PLAIN = re.compile(r"[\w.+ -]*", re.ASCII)
 _WRAPPED = re.compile(r"^module\.|(?:^|\.)_orig_mod\.")
 
 Path = tuple[Any, ...]
@@ -125,6 +126,9 @@ def joined(
         tree, marks = rest["checkpoint"], rest["marks"]
         if rest["config"] is not None:
             tree[HPARAMS] = with_config(tree[HPARAMS], rest["config"], checkpoint.config or {})
+        names = {name for _, name in rest["places"]}
+        if len(names) < len(rest["places"]):
+            raise ValueError("a part that belongs to two places")
         for place, name in rest["places"]:
             if not optimizers and name.startswith("optimizer"):
                 tree = {key: value for key, value in tree.items() if key != place[0]}
@@ -135,7 +139,7 @@ def joined(
         if "config.json" in checkpoint.edited:
             tree, marks = as_edited(tree, marks)
         found: dict[str, Any] = restored(tree, marks)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise CorruptionError(
             f"{where} is no checkpoint of Lightning: {type(error).__name__} {error}; "
             "restore it from a good copy"
@@ -254,7 +258,8 @@ def _shown(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in fields.items()
-        if type(value) is int or (type(value) is str and len(value) <= _MOST_SHOWN)
+        if (type(value) is int and abs(value) <= _MOST_STEPS)
+        or (type(value) is str and len(value) <= _MOST_SHOWN and _PLAIN.fullmatch(value))
     }
 
 

@@ -48,7 +48,8 @@ def load_from_checkpoint(
         The module, on the device of its weights.
 
     Raises:
-        NotFoundError, CorruptionError, UnsafeError, StorageError: as `ckptstore.open` does.
+        NotFoundError, CorruptionError, StorageError: as `ckptstore.open` does.
+        UnsafeError: the same, or it names code to make the module with.
     """
     import torch
 
@@ -56,7 +57,10 @@ def load_from_checkpoint(
     found = read(place, map_location, optimizers=False)
     migrated = framework.pytorch("utilities.migration.utils")._pl_migrate_checkpoint(found)
     key = cls.CHECKPOINT_HYPER_PARAMS_KEY  # type: ignore[attr-defined]
-    migrated[key] = {**migrated.get(key, {}), **overrides}
+    saved = migrated.get(key, {})
+    _check_instantiator(saved.get("_instantiator"), place)
+    saved.update(overrides)
+    migrated[key] = saved
     load = framework.pytorch("core.saving")._load_state
     if not issubclass(cls, framework.pytorch().LightningModule):
         return load(cls, migrated, **overrides)
@@ -64,6 +68,24 @@ def load_from_checkpoint(
     weights = migrated["state_dict"].values()
     first = next((value for value in weights if isinstance(value, torch.Tensor)), None)
     return module if first is None else module.to(first.device)
+
+
+def _check_instantiator(name: Any, place: Place) -> None:
+    """Refuse a function that a checkpoint names to make the module with.
+
+    Lightning imports and calls it: LightningCLI's own, which a list of its allows since 2.6, and
+    before that any.
+
+    Raises:
+        UnsafeError: it is another, or this Lightning has no such list.
+    """
+    allowed = getattr(framework.pytorch("core.saving"), "_ALLOWED_INSTANTIATORS", ())
+    if name is not None and name not in allowed:
+        raise UnsafeError(
+            f"{place.location} names {name!r} to make the module with, which would be imported "
+            "and called; nothing was run, make the module yourself and use the state_dict of "
+            "StoreCheckpointIO().load_checkpoint(...)"
+        )
 
 
 def read(place: Place, map_location: Any = None, *, optimizers: bool = True) -> dict[str, Any]:

@@ -86,3 +86,13 @@ def names() -> Any:
         return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
 
     return look
+
+
+@pytest.fixture(scope="session")
+def whole() -> dict[str, Any]:
+    """Give the state after four epochs without a stop."""
+    import tiny_training as tiny
+
+    runner = tiny.trainer(None, epochs=4)
+    tiny.fit(runner, tiny.module())
+    return tiny.state_of(runner)

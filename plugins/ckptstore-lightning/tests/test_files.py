@@ -68,6 +68,21 @@ def test_a_datamodule_is_made_from_a_checkpoint(io, tmp_path):
     assert load_from_checkpoint(Data, tmp_path / "a.ckpt").hparams["size"] == 7
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_code_that_a_checkpoint_names_to_make_the_module_with_is_refused(
+    io, tmp_path, monkeypatch, listed
+):
+    name = "os.system" if listed else "lightning.pytorch.cli.instantiate_module"
+    if not listed:  # Releases of Lightning that import whatever they are told.
+        monkeypatch.delattr("lightning.pytorch.core.saving._ALLOWED_INSTANTIATORS")
+    given = {"state_dict": {}, "hyper_parameters": {"_instantiator": name}}
+    versions = {"pytorch-lightning_version": pl.__version__, "global_step": 0, "epoch": 0}
+    io.save_checkpoint({**given, **versions}, tmp_path / "a.ckpt")
+
+    with pytest.raises(UnsafeError, match=f"names '{name}' to make the module with"):
+        load_from_checkpoint(tiny.Tiny, tmp_path / "a.ckpt")
+
+
 @pytest.mark.parametrize(
     ("value", "named"), [(numpy.float64(1), "numpy"), (pickle.Pickler, "pickle.Pickler")]
 )

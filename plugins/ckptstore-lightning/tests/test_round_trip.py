@@ -213,16 +213,39 @@ def test_lightnings_attribute_dict_comes_back_as_one(io, tmp_path):
 
 def test_omegaconf_comes_back_as_containers_and_is_readable(io, tmp_path):
     omegaconf = pytest.importorskip("omegaconf")
-    config = omegaconf.OmegaConf.create({"lr": 0.1, "twice": "${lr}", "sizes": [1, 2]})
+    config = omegaconf.OmegaConf.create(
+        {"lr": 0.1, "twice": "${lr}", "sizes": [1, {"a": None}], "todo": "???", "root": Path("x")}
+    )
     given = lightnings(hyper_parameters=config, hparams_type=type(config))
 
     io.save_checkpoint(given, tmp_path / "a.ckpt")
 
     found = io.load_checkpoint(tmp_path / "a.ckpt")
     assert type(found["hyper_parameters"]) is omegaconf.DictConfig
-    assert found["hyper_parameters"] == config
+    plain = omegaconf.OmegaConf.to_container(found["hyper_parameters"])
+    sizes = [1, {"a": None}]
+    wanted = {"lr": 0.1, "twice": 0.1, "sizes": sizes, "todo": "???", "root": Path("x")}
+    assert same(plain, wanted)
     assert found["hparams_type"] is omegaconf.DictConfig
-    assert ckptstore.open(tmp_path / "a.ckpt").config["twice"] == "${lr}"
+    assert ckptstore.open(tmp_path / "a.ckpt").config["twice"] == 0.1
+
+
+def test_nothing_that_a_checkpoint_says_is_resolved(io, tmp_path):
+    omegaconf = pytest.importorskip("omegaconf")
+    called = []
+    omegaconf.OmegaConf.register_resolver("call", called.append, replace=True)
+    texts = ["${call:1}", r"\${call:2}", r"a\\${call:3}${call:4}", "${nothing.there}"]
+    said = rest(
+        checkpoint={"it": {"texts": texts, "within": {"it": texts}}},
+        marks=[(("it",), "omegaconf", None)],
+    )
+    ckptstore.save(tmp_path / "a.ckpt", model={}, state={"lightning": said})
+
+    found = io.load_checkpoint(tmp_path / "a.ckpt")["it"]
+
+    assert type(found) is omegaconf.DictConfig
+    assert [*found.texts] == [*found.within["it"]] == texts
+    assert called == []
 
 
 class Colour(Enum):
@@ -293,50 +316,40 @@ def test_map_location_is_what_torch_has(io, tmp_path):
 
 
 def test_a_file_of_a_newer_release_says_what_to_install(io, tmp_path):
-    rest = {"version": 2, "checkpoint": {}, "places": [], "config": None, "marks": [], "model": {}}
-    ckptstore.save(tmp_path / "a.ckpt", model={}, state={"lightning": rest})
+    ckptstore.save(tmp_path / "a.ckpt", model={}, state={"lightning": rest(version=2)})
 
     with pytest.raises(UnsupportedError, match="has version 2, .* reads up to 1; install a newer"):
         io.load_checkpoint(tmp_path / "a.ckpt")
 
 
-@pytest.mark.parametrize(
-    "rest",
-    [
-        {"version": 1},
-        [],
-        {
-            "version": 1,
-            "checkpoint": {},
-            "places": [(("a",), "loops")],
-            "config": None,
-            "marks": [],
-        },
-        {
-            "version": 1,
-            "checkpoint": {},
-            "places": [],
-            "config": None,
-            "marks": [(("a",), "path", 0)],
-        },
-        {
-            "version": 1,
-            "checkpoint": {"a": 1},
-            "places": [],
-            "config": None,
-            "marks": [(("a",), "os.system", 0)],
-        },
-        {
-            "version": 1,
-            "checkpoint": {"a": 1},
-            "places": [],
-            "config": None,
-            "marks": [(("a",), "numpy number", "O")],
-        },
-    ],
-)
-def test_a_malformed_rest_is_damage(io, tmp_path, rest):
-    ckptstore.save(tmp_path / "a.ckpt", model={}, state={"lightning": rest})
+def rest(**fields):
+    """Return a lightning.pt, with something else in it."""
+    sound = {"version": 1, "checkpoint": {"a": 1}, "places": [], "config": None, "marks": []}
+    return {**sound, "model": {"ordered": False, "names": None, "metadata": None}, **fields}
 
-    with pytest.raises((CorruptionError, ckptstore.NotFoundError), match="lightning.pt|loops"):
-        io.load_checkpoint(tmp_path / "a.ckpt")
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        [],
+        {"version": 1},
+        rest(places=[(("a",), "loops")]),
+        rest(places=[(("b", "c"), "model")]),
+        rest(places=[(("a",), "model"), (("b",), "model")]),
+        rest(config=["lr"]),
+        rest(marks=[(("b",), "path", "Path")]),
+        rest(marks=[(("a",), "path", "PosixPath")]),
+        rest(marks=[(("a",), "os.system", None)]),
+        rest(marks=[(("a",), "numpy number", "O")]),
+        rest(marks=[(("a",), "timedelta", None)]),
+        rest(marks=[(("a",) * 1000, "path", "Path")]),
+        rest(marks=[(([],), "path", "Path")]),
+        rest(checkpoint={"a": (10**400, 0, 0)}, marks=[(("a",), "timedelta", None)]),
+    ],
+    ids=str,
+)
+def test_a_malformed_rest_is_damage(io, malformed):
+    ckptstore.save("memory://a.ckpt", model={}, state={"lightning": malformed})
+
+    with pytest.raises((CorruptionError, ckptstore.NotFoundError), match="lightning.pt|'loops'"):
+        io.load_checkpoint("memory://a.ckpt")

@@ -5,33 +5,15 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import tiny_training as tiny
 import torch
-from ckptstore_lightning import StoreCheckpointIO, StoreModelCheckpoint, load_from_checkpoint
+from ckptstore_lightning import StoreCheckpointIO, load_from_checkpoint
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 import ckptstore
-
-
-def alike(one: object, two: object) -> bool:
-    """Whether two states are equal, tensors bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return isinstance(two, torch.Tensor) and torch.equal(one, two)
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(alike(one[key], two[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(two) and all(map(alike, one, two))
-    return one == two
-
-
-@pytest.fixture(scope="module")
-def whole() -> dict[str, object]:
-    """Give the state after four epochs without a stop."""
-    runner = tiny.trainer(None, epochs=4)
-    tiny.fit(runner, tiny.module())
-    return tiny.state_of(runner)
 
 
 def plugins() -> list[object]:
@@ -48,7 +30,7 @@ def test_lightnings_own_wrapper_for_the_background_takes_it(tmp_path, whole, nam
         runner = tiny.trainer(plugin, keep, epochs=epochs)
         tiny.fit(runner, tiny.module(), ckpt_path=path)
 
-    assert alike(tiny.state_of(runner), whole)
+    assert tiny.alike(tiny.state_of(runner), whole)
     assert names(str(tmp_path)) == ["epoch=3.ckpt", "last.ckpt"]
 
 
@@ -60,7 +42,7 @@ def test_a_run_that_stops_and_goes_on_ends_as_one_that_does_not(folder, whole, p
     second = tiny.trainer(plugin(), ModelCheckpoint(folder, filename="{epoch}"), epochs=4)
     tiny.fit(second, tiny.module(), ckpt_path=f"{folder}/epoch=1.ckpt")
 
-    assert alike(tiny.state_of(second), whole)
+    assert tiny.alike(tiny.state_of(second), whole)
 
 
 @pytest.mark.parametrize("plugin", plugins())
@@ -109,66 +91,6 @@ def test_a_name_is_free_again_once_its_checkpoint_is_removed(folder, names):
     assert names(folder) == ["epoch=0-val_loss=0.5.ckpt", "epoch=1-val_loss=0.1.ckpt"]
 
 
-def test_last_and_best_are_found_wherever_they_are(folder, whole):
-    keep = {"filename": "{epoch}", "monitor": "val_loss", "save_last": True}
-    hparams = {"scores": (0.5, 0.1, 0.3, 0.2)}
-    first = StoreModelCheckpoint(folder, **keep)
-    runner = tiny.trainer(StoreCheckpointIO(), first, epochs=2)
-    tiny.fit(runner, tiny.module(**hparams))
-    runner.validate(datamodule=None, dataloaders=tiny.batches(1), ckpt_path="best", verbose=False)
-
-    second = StoreModelCheckpoint(folder, **keep)
-    runner = tiny.trainer(StoreCheckpointIO(), second, epochs=4)
-    tiny.fit(runner, tiny.module(**hparams), ckpt_path="last")
-
-    assert runner.ckpt_path is not None
-    assert second.best_model_path == f"{folder}/epoch=1.ckpt"
-    assert alike(tiny.state_of(runner), whole)
-
-
-def test_without_a_last_checkpoint_training_begins_as_lightning_has_it(folder):
-    keep = StoreModelCheckpoint(folder, save_last=True)
-    runner = tiny.trainer(StoreCheckpointIO(), keep, epochs=1)
-
-    with pytest.warns(UserWarning, match="there is no last checkpoint available"):
-        tiny.fit(runner, tiny.module(), ckpt_path="last")
-
-    assert runner.global_step == tiny.STEPS
-
-
-def test_what_was_logged_is_in_the_manifest(folder):
-    keep = StoreModelCheckpoint(folder, filename="a")
-    tiny.fit(tiny.trainer(StoreCheckpointIO(), keep, epochs=1), tiny.module(scores=(0.25,)))
-
-    metrics = ckptstore.open(f"{folder}/a.ckpt").metrics
-
-    assert metrics["val_loss"] == 0.25
-    assert set(metrics) == {"val_loss", "train_loss"}
-
-
-def test_hyper_parameters_that_cannot_be_saved_are_named_before_training(tmp_path):
-    module = tiny.module()
-    module.hparams["net"] = torch.nn.Linear(1, 1)
-    runner = tiny.trainer(StoreCheckpointIO(), StoreModelCheckpoint(tmp_path), epochs=1)
-
-    with pytest.raises(ckptstore.UnsafeError, match=r"\['hyper_parameters'\]\['net'\] is a torch"):
-        tiny.fit(runner, module)
-
-    assert runner.global_step == 0
-
-
-def test_a_run_of_the_plain_callback_goes_on_with_ours(tmp_path):
-    plain = ModelCheckpoint(tmp_path, filename="{epoch}", monitor="val_loss", save_top_k=2)
-    hparams = {"scores": (0.5, 0.1, 0.3)}
-    tiny.fit(tiny.trainer(StoreCheckpointIO(), plain, epochs=2), tiny.module(**hparams))
-
-    ours = StoreModelCheckpoint(tmp_path, filename="{epoch}", monitor="val_loss", save_top_k=2)
-    runner = tiny.trainer(StoreCheckpointIO(), ours, epochs=3)
-    tiny.fit(runner, tiny.module(**hparams), ckpt_path=str(tmp_path / "epoch=1.ckpt"))
-
-    assert {Path(path).name for path in ours.best_k_models} == {"epoch=1.ckpt", "epoch=2.ckpt"}
-
-
 def test_validate_and_test_read_through_the_store(folder):
     keep = ModelCheckpoint(folder, filename="a")
     tiny.fit(tiny.trainer(StoreCheckpointIO(), keep, epochs=1), tiny.module())
@@ -178,7 +100,7 @@ def test_validate_and_test_read_through_the_store(folder):
     runner = tiny.trainer(StoreCheckpointIO())
     runner.validate(module, tiny.batches(1), ckpt_path=f"{folder}/a.ckpt", verbose=False)
 
-    assert alike({**module.state_dict()}, {**trained})
+    assert tiny.alike({**module.state_dict()}, {**trained})
 
 
 def test_a_module_is_made_from_a_checkpoint(folder):
@@ -189,7 +111,7 @@ def test_a_module_is_made_from_a_checkpoint(folder):
 
     assert (module.hparams["width"], module.hparams["lr"]) == (5, 0.5)
     assert module.hparams["betas"] == (0.9, 0.99)
-    assert alike({**module.state_dict()}, {**ckptstore.open(f"{folder}/a.ckpt").load_model()})
+    assert tiny.alike({**module.state_dict()}, {**ckptstore.open(f"{folder}/a.ckpt").load_model()})
 
 
 def test_an_inference_copy_is_read_too(folder, tmp_path):
@@ -230,7 +152,73 @@ def test_callbacks_with_weights_of_their_own_go_on_as_they_were(folder):
     checkpoint = ckptstore.open(f"{folder}/epoch=0.ckpt")
     assert {"averaging_state", "current_model_state"} <= {*checkpoint.states()}
 
-    assert alike(run(3, f"{folder}/epoch=0.ckpt"), without_a_stop)
+    assert tiny.alike(run(3, f"{folder}/epoch=0.ckpt"), without_a_stop)
+
+
+class Pair(tiny.Tiny):
+    """Two optimizers, stepped by hand, and schedulers of schedulers."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.other = torch.nn.Linear(2, 1)
+
+    def training_step(self, batch, _):
+        x, y = batch
+        for optimizer, part in zip(self.optimizers(), (self.layers, self.other), strict=True):
+            optimizer.zero_grad()
+            self.manual_backward(torch.nn.functional.mse_loss(part(x), y))
+            optimizer.step()
+        for scheduler in self.lr_schedulers():
+            scheduler.step()
+
+    def configure_optimizers(self):
+        schedulers = torch.optim.lr_scheduler
+        one = torch.optim.Adam(self.layers.parameters(), lr=0.01)
+        two = torch.optim.SGD(self.other.parameters(), lr=0.01, momentum=0.9)
+        parts = [schedulers.LinearLR(two), schedulers.CosineAnnealingLR(two, 5)]
+        return [one, two], [
+            schedulers.OneCycleLR(one, 0.1, total_steps=30),
+            schedulers.SequentialLR(two, parts, [3]),
+        ]
+
+
+class Counting(pl.LightningDataModule):
+    """Has hyper-parameters that JSON does not hold, and a state of its own."""
+
+    def __init__(self, root=Path("data")):
+        super().__init__()
+        self.save_hyperparameters()
+        self.seen = None
+
+    def train_dataloader(self):
+        return tiny.batches()
+
+    def val_dataloader(self):
+        return tiny.batches(1)
+
+    def state_dict(self):
+        return {"seen": self.trainer.global_step}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]
+
+
+def test_several_optimizers_and_a_datamodule_go_on_as_they_were(tmp_path):
+    def run(path=None):
+        torch.manual_seed(7)
+        keep = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+        runner = tiny.trainer(StoreCheckpointIO(), keep, epochs=3)
+        data = Counting()
+        runner.fit(Pair(), data, ckpt_path=path)
+        return tiny.state_of(runner), data.seen
+
+    without_a_stop, _ = run()
+    resumed, seen = run(tmp_path / "epoch=0.ckpt")
+
+    assert tiny.alike(resumed, without_a_stop)
+    assert seen == 2 * tiny.STEPS
+    assert load_from_checkpoint(Counting, tmp_path / "epoch=0.ckpt").hparams["root"] == Path("data")
 
 
 def test_last_may_be_a_link_and_become_a_checkpoint_again(tmp_path, names):
@@ -258,7 +246,7 @@ def test_a_run_of_lightnings_own_files_goes_on_through_the_store(tmp_path, whole
     with pytest.warns(UserWarning, match="The dirpath has changed"):
         tiny.fit(runner, tiny.module(), ckpt_path=str(tmp_path / "old" / "last.ckpt"))
 
-    assert alike(tiny.state_of(runner), whole)
+    assert tiny.alike(tiny.state_of(runner), whole)
     assert names(str(tmp_path / "new")) == ["epoch=3.ckpt", "last.ckpt"]
     assert {path: path.read_bytes() for path in (tmp_path / "old").iterdir()} == files
 

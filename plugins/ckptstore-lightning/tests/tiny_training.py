@@ -95,3 +95,14 @@ def state_of(runner: pl.Trainer) -> dict[str, Any]:
         "schedulers": [one.scheduler.state_dict() for one in runner.lr_scheduler_configs],
         "step": runner.global_step,
     }
+
+
+def alike(one: object, two: object) -> bool:
+    """Whether two states are equal, tensors bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(two, torch.Tensor) and torch.equal(one, two)
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(alike(one[key], two[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(two) and all(map(alike, one, two))
+    return one == two
