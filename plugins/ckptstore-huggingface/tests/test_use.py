@@ -31,13 +31,28 @@ def run(folder: Path, *words: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_commands_and_the_python_of_the_readme_run(tmp_path, monkeypatch):
-    args = Args()
-    model = NanoGPT(args)
+def saved_by_nanogpt(model: NanoGPT, file: Path) -> None:
+    """Write what nanoGPT's train.py saves of a model that torch.compile has wrapped."""
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.arange(8)[None]).square().mean().backward()
+    optimizer.step()
     torch.save(
-        {"model_state_dict": model.state_dict(), "config": args._asdict(), "step": 7},
-        tmp_path / "ckpt.pt",
+        {
+            "model": {f"_orig_mod.{name}": value for name, value in model.state_dict().items()},
+            "optimizer": optimizer.state_dict(),
+            "model_args": model.args._asdict(),
+            "iter_num": 7,
+            "best_val_loss": torch.tensor(3.25),
+            "config": {"dataset": "inferno", "learning_rate": 6e-4, "compile": True},
+        },
+        file,
     )
+
+
+def test_the_commands_and_the_python_of_the_readme_run(tmp_path, monkeypatch):
+    """The first of them makes transformers' folder of nanoGPT's own file, in one command."""
+    model = NanoGPT(Args())
+    saved_by_nanogpt(model, tmp_path / "ckpt.pt")
 
     said = [
         run(tmp_path, *line.removeprefix("$ ckptstore ").split())
