@@ -18,7 +18,7 @@ from ckptstore.structure import Structure
 from ckptstore.tokenizers.base import Tokenizer
 from ckptstore.vocabulary import Vocabulary, files_of_save
 
-__all__ = ["contents_of", "index", "numbers", "save_of", "to_save_in"]
+__all__ = ["check_room", "contents_of", "index", "numbers", "save_of", "to_save_in"]
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,20 @@ def contents_of(
         metrics_log=tuple(metrics_log),
         tokenizer_files=files_of_save(tokenizer, vocabulary),
     )
+
+
+def check_room(contents: Contents, format: Format) -> None:
+    """Refuse to leave out files of a tokenizer that somebody asked to be saved.
+
+    Raises:
+        UnsupportedError: the format has no room for them; nothing was written.
+    """
+    asked = contents.tokenizer_files
+    if asked and not {*asked} <= {*format.stored(contents).tokenizer_files}:
+        raise UnsupportedError(
+            f"the format {format.name!r} has no room for {', '.join(asked)}, which the tokenizer "
+            "needs; save without it (vocabulary=False), or in 'bundle'"
+        )
 
 
 def save_of(

@@ -26,7 +26,7 @@ from ckptstore.errors import UnsupportedError
 from ckptstore.formats.base import Contents
 from ckptstore.keep import Keep
 from ckptstore.opening import Location, open_place, open_state
-from ckptstore.saving import contents_of, index, numbers, save_of, to_save_in
+from ckptstore.saving import check_room, contents_of, index, numbers, save_of, to_save_in
 from ckptstore.texts import parse_json
 from ckptstore.tokenizers.base import Tokenizer
 from ckptstore.vocabulary import Vocabulary
@@ -354,6 +354,7 @@ class Store:
     ) -> Save:
         if fingerprint is None and contents.tokenizer_state is not None:
             fingerprint = self._fingerprint_of(contents.tokenizer_state)
+        check_room(contents, self._format)
         return save_of(
             contents,
             self._format,

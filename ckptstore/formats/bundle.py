@@ -37,7 +37,7 @@ from ckptstore.formats.bundle_texts import (
 from ckptstore.manifest import FileEntry, TensorInfo, plain_name
 from ckptstore.structure import Structure
 from ckptstore.texts import parse_json, parse_json_lines
-from ckptstore.tokenizers.files import MOST_BYTES, Carried, is_file_of_tokenizer
+from ckptstore.tokenizers.files import carried_in
 
 __all__ = ["BundleFormat"]
 
@@ -111,7 +111,9 @@ class _BundleReader(Reader):
         if optimizer is not None:
             optimizer = plain_name(optimizer, self._where(TRAINING))
         self._optimizer: str | None = optimizer
-        self._tokenizer_files = self._sizes_of_tokenizer_files()
+        self._carried: Mapping[str, bytes] = (
+            {} if self.tokenizer_state is None else carried_in(files)
+        )
         self.has_optimizer = optimizer in self._names
         self._states = {
             name.removesuffix(FILE): value
@@ -243,28 +245,11 @@ class _BundleReader(Reader):
 
     def tokenizer_files(self) -> Mapping[str, bytes]:
         """Return the files beside tokenizer.json that have its name and another ending."""
-        return Carried(self._tokenizer_files, self._tokenizer_file, self._files.location)
-
-    def _tokenizer_file(self, name: str) -> bytes:
-        with self._files.open(name) as file:
-            return file.read(self._tokenizer_files[name] + 1)
-
-    def _sizes_of_tokenizer_files(self) -> dict[str, int]:
-        """Return the bytes of each such file.
-
-        Their names are anybody's, so links among them are not followed to somewhere else (G5);
-        and where no manifest lists them, too much is somebody's, and not the tokenizer's.
-        """
-        if self.tokenizer_state is None:
-            return {}
-        names = sorted(filter(is_file_of_tokenizer, self._names))
-        sizes = {name: self._files.size(name) for name in names if not self._files.leads_out(name)}
-        plain = self._files.manifest is None
-        return {} if plain and sum(sizes.values()) > MOST_BYTES else sizes
+        return self._carried
 
     def files(self) -> tuple[str, ...]:
         """Return the files that are there, and those that the manifest has besides."""
-        named = [MODEL, CONFIG, TOKENIZER, *self._tokenizer_files, TRAINING]
+        named = [MODEL, CONFIG, TOKENIZER, *self._carried, TRAINING]
         if self._optimizer is not None:
             named.append(self._optimizer)
         named += [*self._states.values(), METRICS]
@@ -276,7 +261,7 @@ class _BundleReader(Reader):
     def for_inference(self) -> tuple[str, ...]:
         """Return model, config and tokenizer, with the files that it has."""
         there = tuple(name for name in (MODEL, CONFIG, TOKENIZER) if name in self._names)
-        return (*there, *self._tokenizer_files)
+        return (*there, *self._carried)
 
     def _json(self, name: str) -> dict[str, Any] | None:
         if name not in self._names:

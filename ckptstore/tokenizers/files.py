@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ckptstore.errors import CorruptionError, UnsupportedError
 from ckptstore.manifest import plain_name
 
-__all__ = ["MOST_BYTES", "Carried", "Fetched", "check_files", "is_file_of_tokenizer"]
+if TYPE_CHECKING:
+    from ckptstore.formats.base import Files
+
+__all__ = [
+    "MOST_BYTES",
+    "Carried",
+    "Fetched",
+    "carried_in",
+    "check_files",
+    "is_file_of_tokenizer",
+]
 
 MOST_BYTES = 64 * 2**20
 """What the files of one tokenizer have together, at most."""
 
 _BEGINNING = "tokenizer."
-# JSON files are texts of the manifest, and `.pt` files are states: neither is a tokenizer's.
-_OTHERS = (".json", ".pt", ".pth")
+# JSON files are texts of the manifest, and the others are states: none of them is a tokenizer's.
+_OTHERS = (".json", ".pt", ".pth", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -78,10 +89,29 @@ class Carried(Mapping[str, bytes]):
 def is_file_of_tokenizer(name: str) -> bool:
     """Whether a file of this name may be one that a tokenizer needs beside tokenizer.json.
 
-    Such names begin with ``tokenizer.`` and end in neither ``.json`` nor ``.pt``, ``.pth``.
+    Such names begin with ``tokenizer.`` and end in none of ``.json``, ``.pt``, ``.pth`` and
+    ``.safetensors``.
     """
     lower = name.lower()
     return name.startswith(_BEGINNING) and name != _BEGINNING and not lower.endswith(_OTHERS)
+
+
+def carried_in(files: Files) -> Carried:
+    """Return the files of a tokenizer among those of a checkpoint that has one.
+
+    Their names are anybody's, so links among them are not followed to somewhere else (G5); and
+    where no manifest lists them, too much is somebody's, and not the tokenizer's.
+    """
+    names = sorted(filter(is_file_of_tokenizer, files.names()))
+    sizes = {name: files.size(name) for name in names if not files.leads_out(name)}
+    if files.manifest is None and sum(sizes.values()) > MOST_BYTES:
+        sizes = {}
+
+    def read(name: str) -> bytes:
+        with files.open(name) as file:
+            return file.read(sizes[name] + 1)
+
+    return Carried(sizes, read, files.location)
 
 
 def check_files(files: Mapping[str, bytes]) -> None:
@@ -96,7 +126,7 @@ def check_files(files: Mapping[str, bytes]) -> None:
         if not is_file_of_tokenizer(name):
             raise UnsupportedError(
                 f"a file of a tokenizer cannot be called {name!r}: such names begin with "
-                "'tokenizer.' and end in neither .json nor .pt; choose another name"
+                f"{_BEGINNING!r} and end in none of {', '.join(_OTHERS)}; choose another name"
             )
     size = sum(map(len, files.values()))
     if size > MOST_BYTES:

@@ -182,3 +182,21 @@ def test_a_save_in_another_format_replaces_a_step_only_where_that_is_asked_for(
             store.save(model=weights(1.0), config={"n": 1.0}, step=1)
         store.save(model=weights(1.0), config={"n": 1.0}, step=1, overwrite=True)
         check(store.open(), 1.0)
+
+
+def test_files_of_a_tokenizer_that_a_format_has_no_room_for_are_refused(
+    install: Install, tmp_path: Path
+) -> None:
+    stored = """def stored(self, contents):
+            from dataclasses import replace
+            return replace(contents, tokenizer_files={})
+
+        def write(self"""
+    install("bare", RAW.replace('"raw', '"bare').replace("def write(self", stored))
+    tokenizer = {"token_kind": "char", "chars": ["a"]}
+    more = {"tokenizer": tokenizer, "vocabulary": {"tokenizer.words": b"a"}, "format": "bare"}
+
+    with pytest.raises(UnsupportedError, match="'bare' has no room for tokenizer.words, which the"):
+        ckptstore.save(tmp_path / "run", model=weights(1), **more)
+
+    assert not (tmp_path / "run").exists()

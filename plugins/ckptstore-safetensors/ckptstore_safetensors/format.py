@@ -7,6 +7,7 @@
     optimizer.safetensors   the optimizer's state dict: its tensors, and a text with all the rest
     <name>.safetensors      a further state, likewise
     metrics.jsonl           what was measured since the training began, a JSON object on each line
+    tokenizer.*             what the tokenizer needs beside its state, where it is carried
 
 Only model.safetensors has to be there. What is absent is None, and what is unknown is kept. A
 location may also name one ``.safetensors`` file, which is weights alone.
@@ -21,6 +22,7 @@ from ckptstore import UnsafeError, UnsupportedError
 from ckptstore.formats.base import Contents, Files, Format, NewFiles, Reader
 from ckptstore.manifest import plain_name
 from ckptstore.texts import dump_json, dump_json_lines
+from ckptstore.tokenizers.files import check_files
 from ckptstore_safetensors.names import (
     CONFIG,
     ENDING,
@@ -75,6 +77,12 @@ class SafetensorsFormat(Format):
         from ckptstore_safetensors.writing import planned
 
         texts, log = _texts(contents), _log(contents)
+        carried = contents.tokenizer_files
+        if carried and contents.tokenizer_state is None:
+            raise UnsupportedError(
+                f"{', '.join(carried)} would be saved without a tokenizer; pass tokenizer= too"
+            )
+        check_files(carried)
         # All is checked before the first byte is written.
         ready = {MODEL: planned(contents.model, "the model")}
         nested = {} if contents.optimizer is None else {OPTIMIZER: contents.optimizer}
@@ -87,9 +95,9 @@ class SafetensorsFormat(Format):
             ready[file] = planned(tensors, called[file], {TREE: tree})
         for file, text in texts.items():
             files.write_text(file, text)
-        if log:
-            with files.create(METRICS, expected_size=len(log)) as sink:
-                sink.write(memoryview(log))
+        for file, data in {**({METRICS: log} if log else {}), **carried}.items():
+            with files.create(file, expected_size=len(data)) as sink:
+                sink.write(memoryview(data))
         # What takes longest to be digested begins first, and the others go on beside it.
         for file, (plan, kept) in sorted(ready.items(), key=lambda item: -item[1][0].size):
             with files.create(file, expected_size=plan.size) as sink:

@@ -10,6 +10,7 @@ from ckptstore.formats.base import Files, Reader
 from ckptstore.manifest import plain_name
 from ckptstore.structure import Structure
 from ckptstore.texts import parse_json, parse_json_lines
+from ckptstore.tokenizers.files import carried_in
 from ckptstore_safetensors.header import Entry, Header, read_header
 from ckptstore_safetensors.names import (
     CONFIG,
@@ -43,12 +44,15 @@ class SafetensorsReader(Reader):
         self._headers: dict[str, Header] = {}
         self._optimizer: str | None = None
         self._states: dict[str, str] = {}
+        self._carried: Mapping[str, bytes] = {}
         if files.named is None:
             self._read_texts()
 
     def _read_texts(self) -> None:
         self.config = self._json(CONFIG)
         self.tokenizer_state = self._json(TOKENIZER)
+        if self.tokenizer_state is not None:
+            self._carried = carried_in(self._files)
         self.training_state = self._json(TRAINING)
         fields = self.training_state or {}
         self.step = self._step(fields.get("step"))
@@ -98,11 +102,15 @@ class SafetensorsReader(Reader):
         """Return the names of the further states."""
         return tuple(self._states)
 
+    def tokenizer_files(self) -> Mapping[str, bytes]:
+        """Return the files beside tokenizer.json that have its name and another ending."""
+        return self._carried
+
     def files(self) -> tuple[str, ...]:
         """Return the files that are there, and those that the manifest has besides."""
         if self._files.named is not None:
             return (self._model,)
-        named = [MODEL, CONFIG, TOKENIZER, TRAINING]
+        named = [MODEL, CONFIG, TOKENIZER, *self._carried, TRAINING]
         if self._optimizer is not None:
             named.append(self._optimizer)
         named += [*self._states.values(), METRICS]
@@ -112,10 +120,11 @@ class SafetensorsReader(Reader):
         return tuple(dict.fromkeys([*there, *sorted(listed)]))
 
     def for_inference(self) -> tuple[str, ...]:
-        """Return model, config and tokenizer."""
+        """Return model, config and tokenizer, with the files that it has."""
         if self._files.named is not None:
             return ()
-        return tuple(name for name in (MODEL, CONFIG, TOKENIZER) if name in self._names)
+        there = tuple(name for name in (MODEL, CONFIG, TOKENIZER) if name in self._names)
+        return (*there, *self._carried)
 
     # -- reading weights ----------------------------------------------------------------
 

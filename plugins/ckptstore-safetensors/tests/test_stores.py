@@ -277,3 +277,35 @@ def test_the_commands_of_the_readme_run(tmp_path):
     assert "lm_head.weight" in said["inspect"]
     assert "pickles" not in said["inspect"]
     assert "sound, proved against its manifest" in said["verify"]
+
+
+def test_what_a_tokenizer_needs_beside_its_state_is_carried(place, tmp_path):
+    files = {"tokenizer.words": b"a\nb\n"}
+    saved = ckptstore.save(
+        place[0],
+        model={"w": torch.ones(2)},
+        tokenizer={"token_kind": "char", "chars": ["a"]},
+        vocabulary=files,
+        state={"tokenizer": {"ids": torch.arange(3)}},  # tokenizer.safetensors, which is a state
+        format=FORMAT,
+        storage_options=place[1],
+    )
+
+    assert dict(saved.tokenizer_files()) == files
+    assert "tokenizer.words" in saved.files()
+    assert torch.equal(saved.load_state("tokenizer")["ids"], torch.arange(3))
+    ckptstore.sync(place[0], tmp_path / "share", optimizer=False, storage_options=place[1])
+    copied = ckptstore.open(tmp_path / "share")
+    assert dict(copied.tokenizer_files()) == files
+    assert copied.states() == ()
+
+
+def test_files_of_a_tokenizer_that_is_not_there_are_refused(tmp_path):
+    with pytest.raises(ckptstore.UnsupportedError, match="saved without a tokenizer; pass tokeniz"):
+        ckptstore.save(
+            tmp_path / "run",
+            model={"w": torch.ones(2)},
+            vocabulary={"tokenizer.words": b"a"},
+            format=FORMAT,
+        )
+    assert not (tmp_path / "run").exists()
