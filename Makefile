@@ -28,7 +28,7 @@ BESIDE := plugins/.venv/bin
 STATED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types floors plugins $(PLUGINS) docs bench bench-quick bench-sync fuzz faults clean
+.PHONY: help demo test lint types floors plugins plugins/.venv $(PLUGINS) docs bench bench-quick bench-sync fuzz faults clean
 
 help:
 	@sed -n 's/^#   \{0,1\}//p' Makefile
@@ -49,10 +49,13 @@ types: .venv/lint
 floors: .venv/lint
 	$(BIN)/lint-imports --no-cache
 
-# One package after the other is installed, since they share an environment; two are tested at once.
-plugins:
+# Some packages are tried at once, for each waits now and then for servers and other processes.
+plugins: plugins/.venv
+	@$(MAKE) --no-print-directory -k $(if $(filter output-sync,$(.FEATURES)),-j3 -Otarget) $(PLUGINS)
+
+# One is installed after the other, since they share an environment.
+plugins/.venv:
 	@$(MAKE) --no-print-directory -j1 $(addprefix plugins/.venv/,$(PLUGINS))
-	@$(MAKE) --no-print-directory -k $(if $(filter output-sync,$(.FEATURES)),-j2 -Otarget) $(PLUGINS)
 
 $(PLUGINS): ckptstore-%: plugins/.venv/ckptstore-%
 	$(if $(wildcard plugins/$@/*/py.typed),$(BESIDE)/mypy --strict --ignore-missing-imports \
