@@ -29,7 +29,6 @@ from ckptstore.formats.bundle_texts import (
     OPTIMIZER,
     TOKENIZER,
     TRAINING,
-    check_tokenizer_files,
     log_of,
     state_file,
     texts_of,
@@ -37,7 +36,7 @@ from ckptstore.formats.bundle_texts import (
 from ckptstore.manifest import FileEntry, TensorInfo, plain_name
 from ckptstore.structure import Structure
 from ckptstore.texts import parse_json, parse_json_lines
-from ckptstore.tokenizers.files import carried_in
+from ckptstore.tokenizers.files import carried_in, check_files
 
 __all__ = ["BundleFormat"]
 
@@ -78,7 +77,7 @@ class BundleFormat(Format):
         for name, state in contents.states.items():
             parts.append((state_file(name), state, f"the state {name!r}"))
         texts, log = texts_of(contents), log_of(contents)
-        check_tokenizer_files(contents)
+        check_files(contents.tokenizer_files, contents.tokenizer_state)
         from ckptstore import tensors
 
         # All is checked before the first byte is written.

@@ -9,7 +9,6 @@ from ckptstore.errors import UnsafeError, UnsupportedError
 from ckptstore.formats.base import Contents
 from ckptstore.manifest import MANIFEST, plain_name
 from ckptstore.texts import dump_json, dump_json_lines
-from ckptstore.tokenizers.files import check_files
 
 __all__ = [
     "CONFIG",
@@ -19,7 +18,6 @@ __all__ = [
     "OPTIMIZER",
     "TOKENIZER",
     "TRAINING",
-    "check_tokenizer_files",
     "log_of",
     "state_file",
     "texts_of",
@@ -74,20 +72,6 @@ def texts_of(contents: Contents) -> dict[str, str]:
                 f"{_MOST_TRAINING}; its largest field is {largest!r}: pass it in state= instead"
             )
     return texts
-
-
-def check_tokenizer_files(contents: Contents) -> None:
-    """Refuse files of a tokenizer that is not there, or that nobody would read back as such.
-
-    Raises:
-        UnsupportedError, UnsafeError: a name or a size that cannot be.
-    """
-    if contents.tokenizer_files and contents.tokenizer_state is None:
-        raise UnsupportedError(
-            f"{', '.join(contents.tokenizer_files)} would be saved without a tokenizer; pass "
-            "tokenizer= too"
-        )
-    check_files(contents.tokenizer_files)
 
 
 def log_of(contents: Contents) -> bytes:

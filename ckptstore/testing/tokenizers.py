@@ -205,7 +205,7 @@ class TokenizerTests(TokenizerUse):
         assert {*files} == {*names}, "the tokenizer has to have all its files in this test"
         assert dict(type(tokenizer).files_of(state)) == files
         assert {type(data) for data in files.values()} <= {bytes}
-        check_files(files)
+        check_files(files, state)
 
     def test_its_files_make_the_same_tokenizer(self, tokenizer: Tokenizer, text: str) -> None:
         """What a checkpoint carries is enough, and files that are absent or foreign harm nobody."""

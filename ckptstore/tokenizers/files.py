@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ckptstore.errors import CorruptionError, UnsupportedError
 from ckptstore.manifest import plain_name
@@ -114,13 +114,22 @@ def carried_in(files: Files) -> Carried:
     return Carried(sizes, read, files.location)
 
 
-def check_files(files: Mapping[str, bytes]) -> None:
-    """Refuse files that nobody would read back as a tokenizer's.
+def check_files(files: Mapping[str, bytes], state: Mapping[str, Any] | None) -> None:
+    """Refuse files that nobody would read back as those of a tokenizer.
+
+    Args:
+        files: by name.
+        state: of the tokenizer; None where there is none.
 
     Raises:
-        UnsupportedError: one has another name than such files have, or they are too large.
+        UnsupportedError: there is no tokenizer, one has another name than such files have, or they
+            are too large.
         UnsafeError: a name is no plain one.
     """
+    if files and state is None:
+        raise UnsupportedError(
+            f"{', '.join(files)} would be saved without a tokenizer; pass tokenizer= too"
+        )
     for name in files:
         plain_name(name, "the tokenizer")
         if not is_file_of_tokenizer(name):

@@ -78,11 +78,7 @@ class SafetensorsFormat(Format):
 
         texts, log = _texts(contents), _log(contents)
         carried = contents.tokenizer_files
-        if carried and contents.tokenizer_state is None:
-            raise UnsupportedError(
-                f"{', '.join(carried)} would be saved without a tokenizer; pass tokenizer= too"
-            )
-        check_files(carried)
+        check_files(carried, contents.tokenizer_state)
         # All is checked before the first byte is written.
         ready = {MODEL: planned(contents.model, "the model")}
         nested = {} if contents.optimizer is None else {OPTIMIZER: contents.optimizer}
