@@ -9,24 +9,15 @@ from typing import Any, Literal
 from ckptstore import plugins, storage
 from ckptstore.background import Background
 from ckptstore.checkpoint import Checkpoint
-from ckptstore.commit.layout import (
-    Committed,
-    generations,
-    newest,
-    newest_generation,
-    no_such_step,
-    step_folder,
-    steps,
-)
-from ckptstore.commit.remove import remove_everything, remove_single, remove_step
-from ckptstore.commit.repair import adopt_view, repair
+from ckptstore.commit.layout import Committed, newest
 from ckptstore.commit.save import Save
 from ckptstore.committer import Committer
 from ckptstore.errors import UnsupportedError
 from ckptstore.formats.base import Contents
 from ckptstore.keep import Keep
-from ckptstore.opening import Location, open_place, open_state
-from ckptstore.saving import check_room, contents_of, index, numbers, save_of, to_save_in
+from ckptstore.managing import Managed
+from ckptstore.opening import Location, open_state
+from ckptstore.saving import check_room, contents_of, numbers, save_of, to_save_in
 from ckptstore.texts import parse_json
 from ckptstore.tokenizers.base import Tokenizer
 from ckptstore.vocabulary import Vocabulary
@@ -36,7 +27,7 @@ __all__ = ["Keep", "Store", "save"]
 log = logging.getLogger(__name__)
 
 
-class Store:
+class Store(Managed):
     """A location to save into and open from; a context manager that waits for saves under way.
 
     Without ``keep`` it holds a single checkpoint, whose newest state is also there as plain files
@@ -64,15 +55,14 @@ class Store:
         format: str = "bundle",
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
+        super().__init__(
+            storage.connect(location, storage_options), durable=durable, small_view=small_view
+        )
         self.keep = keep
         self._format = to_save_in(format)
-        self._durable = durable
-        self._small_view = small_view
         self._options = storage_options
-        self._storage = storage.connect(location, storage_options)
         self._committer = Committer(self._storage, keep)
         self._background = Background(self._commit_beside, self._committer)
-        self.location = self._storage.location
 
     def __enter__(self) -> Store:
         return self
@@ -245,90 +235,11 @@ class Store:
         """Wait for saves under way, and raise what failed and was not asked for."""
         self._background.close()
 
-    # -- looking ------------------------------------------------------------------------
-
-    def open(self, step: int | None = None, *, fallback: bool = False) -> Checkpoint:
-        """Open the newest checkpoint, or that of a step; see `ckptstore.open`."""
-        return open_place(self._storage, step, fallback=fallback)
-
-    def steps(self) -> tuple[int, ...]:
-        """Return the committed steps of the history, ascending."""
-        return steps(self._storage)
-
-    def generations(self) -> tuple[int, ...]:
-        """Return the committed generations of the single checkpoint, ascending."""
-        return generations(self._storage)
-
-    # -- removing and mending -----------------------------------------------------------
-
-    def rewind(self, step: int) -> tuple[int, ...]:
-        """Go back to a step of the history: remove all that is later, and return which steps.
-
-        A single checkpoint at the same location goes too where its step is later.
-
-        Raises:
-            NotFoundError: there is no such step; nothing was removed.
-        """
-        self._background.wait()
-        there = self.steps()
-        if step not in there:
-            raise no_such_step(self._storage, step, there)
-        later = [known for known in there if known > step]
-        single = newest_generation(self._storage)
-        if single is not None and (single.manifest.step or 0) > step:
-            remove_single(self._storage)
-            later.append(single.manifest.step or 0)
-        for known in sorted({*later} & {*there}, reverse=True):
-            remove_step(self._storage, known)
-        return tuple(sorted(later))
-
-    def remove(self, step: int | None = None, *, dry_run: bool = False) -> tuple[str, ...]:
-        """Remove a step, or everything that was ever committed here; legacy files stay.
-
-        Args:
-            step: which step; all steps, generations and the view by default.
-            dry_run: only say what would go.
-
-        Returns:
-            The names that went, below the location.
-
-        Raises:
-            NotFoundError: there is no such step, or nothing of ours.
-        """
-        self._background.wait()
-        if step is None:
-            return remove_everything(self._storage, dry_run=dry_run)
-        there = self.steps()
-        if step not in there:
-            raise no_such_step(self._storage, step, there)
-        if not dry_run:
-            remove_step(self._storage, step)
-        return (step_folder(step),)
-
-    def repair(
-        self, *, adopt: bool = False, restore: bool = False, dry_run: bool = False
-    ) -> tuple[str, ...]:
-        """Complete what was cut off: refresh the view, remove leftovers.
-
-        Args:
-            adopt: commit the view's files, replaced by hand, as a new generation.
-            restore: put the newest generation's files back in place of them.
-            dry_run: only say what would be done.
-
-        Returns:
-            What was done, a line each.
-        """
-        if adopt:
-            return adopt_view(
-                self._storage,
-                index,
-                durable=self._durable,
-                small_view=self._small_view,
-                dry_run=dry_run,
-            )
-        return repair(self._storage, restore=restore, dry_run=dry_run, small_view=self._small_view)
-
     # -- inside -------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Wait for saves under way, before what there is may be removed."""
+        self._background.wait()
 
     def _commit_beside(
         self,

@@ -105,7 +105,7 @@ def carry(model: GPT, checkpoint: Checkpoint) -> None:
 
     Its random states wait for `fit`, where they are of a known step.
     """
-    from gpt.fit import Pending
+    from gpt.pending import Pending
 
     states = load_states(checkpoint)
     model.metrics_log = load_metrics_log(checkpoint)

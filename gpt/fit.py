@@ -16,58 +16,23 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import warnings
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import click
 import torch
 
 from gpt import bundle
-from gpt.others import rows_until
+from gpt.pending import RNG, rng_state, take_up
+from gpt.progress import Progress
 
 if TYPE_CHECKING:
     from gpt.data import GPTDataLoader
     from gpt.model import GPT
 
-__all__ = ["Pending", "estimate_loss", "fit"]
+__all__ = ["estimate_loss", "fit"]
 
 _EVALUATION_SEED = 20_240_229
-_RNG = "rng"
-
-
-@dataclass(frozen=True)
-class Pending:
-    """Random and data states of a checkpoint, until the loop goes on from them.
-
-    Attributes:
-        step: the step that they belong to.
-        rng: what `_rng_state` returned then.
-    """
-
-    step: int
-    rng: dict[str, Any]
-
-    @classmethod
-    def taken_from(cls, states: dict[str, Any], step: int | None) -> Pending | None:
-        """Take those of ours out of a checkpoint's states; None where there are none.
-
-        Args:
-            states: by name; a state ``rng`` of another writer stays there.
-            step: of the checkpoint.
-        """
-        rng = states.get(_RNG)
-        if not isinstance(rng, dict) or not rng.keys() >= {"torch", "cuda", "data"}:
-            return None
-        del states[_RNG]
-        return None if step is None else cls(step, rng)
-
-    def states_at(self, step: int | None) -> dict[str, Any]:
-        """Return these as a state to be saved, where they belong to this step."""
-        return {_RNG: self.rng} if self.step == step else {}
 
 
 def fit(
@@ -108,8 +73,8 @@ def fit(
     if start_step >= max_iters:
         return losses
     model.train()
-    _take_up(model, data_loader, start_step)
-    with _Progress(start_step, max_iters) as progress:
+    take_up(model, data_loader, start_step)
+    with Progress(start_step, max_iters) as progress:
         for step in range(start_step + 1, max_iters + 1):
             progress.advance(_train_step(model, data_loader, optimizer))
             if step % eval_interval and step != max_iters:
@@ -199,84 +164,7 @@ def _save(
         checkpoint_dir,
         step=step,
         optimizer=optimizer,
-        states={_RNG: _rng_state(data_loader)},
+        states={RNG: rng_state(data_loader)},
         # The line of the evaluation shows a loss that is no number; JSON cannot.
         metrics={f"{name}_loss": loss for name, loss in losses.items() if math.isfinite(loss)},
     )
-
-
-def _rng_state(data_loader: GPTDataLoader) -> dict[str, Any]:
-    """Return all that is random in training, in types that a weights-only load takes."""
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-        "data": data_loader.state_dict(),
-    }
-
-
-def _take_up(model: GPT, data_loader: GPTDataLoader, start_step: int) -> None:
-    """Go on from a step: with the rows up to it, and the states of it if the model has any."""
-    model.metrics_log = rows_until(model.metrics_log, start_step)
-    pending, model.pending = model.pending, None
-    if pending is None or pending.step != start_step:
-        return
-    torch.set_rng_state(pending.rng["torch"])
-    cuda = pending.rng["cuda"]
-    if torch.cuda.is_available() and len(cuda) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(cuda)
-    elif model.device.type == "cuda":
-        warnings.warn(
-            f"the checkpoint has random states of {len(cuda)} CUDA devices, there are "
-            f"{torch.cuda.device_count()}; dropout will not go on where it was",
-            stacklevel=3,
-        )
-    data_loader.load_state_dict(pending.rng["data"])
-
-
-class _Progress:
-    """A bar on a terminal, and a line for each evaluation everywhere."""
-
-    def __init__(self, start: int, total: int) -> None:
-        self._width = len(str(total))
-        self._total = total
-        self._bar = None
-        if sys.stdout.isatty():
-            self._bar = click.progressbar(
-                length=total, label="training", show_pos=True, item_show_func=self._show_loss
-            )
-            self._bar.update(start)
-
-    def __enter__(self) -> _Progress:
-        if self._bar is not None:
-            self._bar.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(kind, value, traceback)
-
-    def advance(self, loss: torch.Tensor) -> None:
-        """Count a finished step."""
-        if self._bar is not None:
-            self._bar.update(1, loss)
-
-    def report(self, step: int, losses: dict[str, float], *, saved: bool) -> None:
-        """Print the line of an evaluation."""
-        line = f"step {step:{self._width}}/{self._total}: " + ", ".join(
-            f"{split} loss {loss:.4f}" for split, loss in losses.items()
-        )
-        line += ", saved" if saved else ""
-        if self._bar is None:
-            click.echo(line)
-        else:  # in place of the bar, which is drawn again below
-            click.echo(f"\r\x1b[2K{line}")
-            self._bar.render_progress()
-
-    @staticmethod
-    def _show_loss(loss: torch.Tensor | None) -> str | None:
-        return None if loss is None else f"loss {loss.item():.4f}"

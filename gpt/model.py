@@ -21,6 +21,7 @@ from gpt.weights import without_masks
 
 if TYPE_CHECKING:
     from gpt.data import GPTDataLoader
+    from gpt.pending import Pending
 
 __all__ = ["GPT", "GPTConfig"]
 
@@ -63,7 +64,7 @@ class GPT(nn.Module):
         self.training_state: dict[str, Any] = {}
         self.states: dict[str, Any] = {}
         self.metrics_log: list[dict[str, Any]] = []
-        self.pending: fit.Pending | None = None
+        self.pending: Pending | None = None
         self.vocabulary = Vocabulary.of(config.vocab_size, tokenizer, token_kind)
 
         self.token_embedding_table = nn.Embedding(config.vocab_size, config.n_embd)
