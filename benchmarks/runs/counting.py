@@ -58,11 +58,15 @@ def table(scenarios: Iterable[Counts]) -> str:
     names = dict.fromkeys(row for counts in columns for row in counts.rows if row not in ZERO)
     lines = ["| | " + " | ".join(counts.name for counts in columns) + " |"]
     lines.append("|---|" + "--:|" * len(columns))
-    for row in names:
-        lines.append(_line(row, (f"{c.rows[row]:,}" if row in c.rows else "" for c in columns)))
-    for row in ZERO:
-        lines.append(_line(f"**{row}**", (f"**{counts.rows[row]:,}**" for counts in columns)))
+    lines += [_line(row, [_cell(counts, row) for counts in columns]) for row in names]
+    lines += [
+        _line(f"**{row}**", [f"**{counts.rows[row]:,}**" for counts in columns]) for row in ZERO
+    ]
     return "\n".join(lines)
+
+
+def _cell(counts: Counts, row: str) -> str:
+    return f"{counts.rows[row]:,}" if row in counts.rows else ""
 
 
 def _line(name: str, cells: Iterable[str]) -> str:
