@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import ckptstore
-from ckptstore import Checkpoint, CorruptionError, NotFoundError, UnsupportedError, plugins
+from ckptstore import (
+    Checkpoint,
+    CorruptionError,
+    NotFoundError,
+    Store,
+    UnsupportedError,
+    plugins,
+)
 from gpt.config import usable_device
 from gpt.others import load_metrics_log, load_states, other_fields, parted, rows_until
 from gpt.vocabulary import Vocabulary
@@ -143,22 +150,27 @@ def save_weights(model: GPT, location: Location) -> None:
 
 def save_bundle(
     model: GPT,
-    location: Location,
+    store: Store,
     *,
     step: int | None = None,
     optimizer: Any = None,
     states: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
-) -> None:
+    background: bool = False,
+) -> Any:
     """Save the whole checkpoint.
 
     Args:
         model: with its config and its tokenizer.
-        location: any.
+        store: of any location.
         step: finished optimizer steps.
         optimizer: the optimizer or its state dict.
         states: further states by name, beside those that the model carries.
         metrics: what was measured.
+        background: whether to return as soon as all was copied aside.
+
+    Returns:
+        The `Checkpoint`, or its future.
     """
     own = dict(states or {})
     model.training_state, model.states = parted(
@@ -168,8 +180,8 @@ def save_bundle(
         has_optimizer=optimizer is not None,
         own=own,
     )
-    ckptstore.save(
-        location,
+    save = store.save_async if background else store.save
+    return save(
         model=model,
         config=model.config.to_dict(),
         tokenizer=model.vocabulary.known,

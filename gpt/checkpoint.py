@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import ckptstore
 from ckptstore import (
     Checkpoint,
-    ConflictError,
     CorruptionError,
+    Keep,
     NotFoundError,
     UnsafeError,
+    UnsupportedError,
 )
 from gpt import bundle, matching
 from gpt.config import GPTConfig, usable_device
@@ -38,9 +39,16 @@ class CheckpointManager:
         base_dir: a path or any URL, such as ``s3://bucket/checkpoints``.
         fallback: where the newest state is damaged, take the newest that is sound, with a warning;
             everything that is opened is then read once more, to prove it.
+        keep: makes a training's location a history, and says which steps stay. None goes on with
+            what is there: a history, of which all steps stay then, or a single checkpoint.
 
     Attributes:
-        checkpoint_dir: where the checkpoint is.
+        checkpoint_dir: where the checkpoint is: a single one, a history, or both, of which the
+            higher step is the newest.
+        keep: as given.
+        damaged: the steps of a history that were passed over as damaged; a training may replace
+            them.
+        removed: the steps that were removed to go back.
 
     Raises:
         ValueError: the name is not a plain one.
@@ -52,9 +60,13 @@ class CheckpointManager:
         base_dir: str | os.PathLike[str] = "checkpoints",
         *,
         fallback: bool = False,
+        keep: Keep | None = None,
     ) -> None:
         self.model_name = _plain("model_name", model_name)
         self.base_dir = os.fspath(base_dir)
+        self.keep = keep
+        self.damaged: frozenset[int] = frozenset()
+        self.removed: tuple[int, ...] = ()
         self._fallback = fallback
         self.checkpoint_dir = _join(self.base_dir, model_name)
 
@@ -123,6 +135,7 @@ class CheckpointManager:
         fresh_optimizer: bool = False,
         taken_on_resume: Collection[str] = TAKEN_ON_RESUME,
         tokenizer_options: Mapping[str, object] | None = None,
+        from_step: int | None = None,
     ) -> tuple[GPT, torch.optim.AdamW, int]:
         """Resume where there is a checkpoint, else start from another model, else start fresh.
 
@@ -141,6 +154,9 @@ class CheckpointManager:
             tokenizer_options: training options of the kind, for a vocabulary that is made here. An
                 existing model keeps its vocabulary; that the options change nothing is then a
                 warning.
+            from_step: the step to go back to. Once all of it was read and proved, the later ones
+                are removed, so that the newest is always the run that goes on; `removed` names
+                them.
 
         Returns:
             The model on its device, its optimizer, and the finished optimizer steps.
@@ -148,22 +164,21 @@ class CheckpointManager:
         Raises:
             ValueError: the tokenizers do not match, or the kind is not fit for the text or has no
                 such option.
-            NotFoundError: the checkpoint names an optimizer that is absent, or there is no model
-                of the name ``init_from_model``.
+            NotFoundError: the checkpoint names an optimizer that is absent, there is no model of
+                the name ``init_from_model``, or no step ``from_step``.
             CorruptionError: the optimizer state does not fit; the message says what differs.
-            ConflictError: a history is there, into which no training saves.
         """
         asked = matching.Asked(tokenization, tokenizer_options or {}, input_text)
-        self._check_single()
-        checkpoint = self._there(fallback=self._fallback)
+        checkpoint = self._begin(from_step)
         if checkpoint is not None:
-            if checkpoint.passed_over:
-                ckptstore.open(self.checkpoint_dir)  # What nobody can read stops every save.
             _say_if_ignored(init_from_model, checkpoint)
             model = self._model_of(checkpoint, config, taken_on_resume, asked)
             step, state = _training_of(checkpoint, fresh_optimizer)
             bundle.carry(model, checkpoint)
-            return model, _optimizer(model, learning_rate, state, checkpoint), step
+            optimizer = _optimizer(model, learning_rate, state, checkpoint)
+            if from_step is not None:
+                self._remove_later(from_step)
+            return model, optimizer, step
         if init_from_model is None:
             model = matching.fresh_model(config, asked)
         else:
@@ -189,16 +204,28 @@ class CheckpointManager:
             ckptstore.Store(self.checkpoint_dir).steps()
             return None
 
-    def _check_single(self) -> None:
-        """Refuse a history now, and not hours later at the first save."""
+    def _begin(self, from_step: int | None) -> Checkpoint | None:
+        """Open what a training goes on from; None where it begins."""
+        if from_step is not None:
+            if self._fallback:
+                raise ValueError("from_step and fallback exclude each other: the step is named")
+            return ckptstore.open(self.checkpoint_dir, step=from_step)
+        checkpoint = self._there(fallback=self._fallback)
+        if checkpoint is not None and checkpoint.passed_over:
+            ckptstore.open(self.checkpoint_dir)  # What nobody can read stops every save.
+            steps = (state.step for state in checkpoint.passed_over)
+            self.damaged = frozenset(step for step in steps if step is not None)
+        return checkpoint
+
+    def _remove_later(self, step: int) -> None:
         store = ckptstore.Store(self.checkpoint_dir)
-        steps = store.steps()
-        if steps and not store.generations():
-            raise ConflictError(
-                f"{store.location} holds a history (its last step is {steps[-1]}), and this "
-                "training saves a single checkpoint; to go on from its weights, choose another "
-                f"model name and --init_from_model {self.model_name} "
-                f"(init_from_model={self.model_name!r})"
+        if step in store.steps():
+            self.removed = store.rewind(step)
+        elif store.open().step != step:
+            raise UnsupportedError(
+                f"step {step} of {store.location} is its single checkpoint, older than the "
+                f"history there; remove that with ckptstore rm {store.location} --step N, "
+                "a step at a time, to go on from it"
             )
 
     def _model_of(

@@ -17,14 +17,16 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gpt import bundle
-from gpt.pending import RNG, rng_state, take_up
+from gpt.pending import take_up
 from gpt.progress import Progress
+from gpt.saver import Saver
+from gpt.saves import Saves
 
 if TYPE_CHECKING:
     from gpt.data import GPTDataLoader
@@ -45,6 +47,7 @@ def fit(
     eval_iters: int = 200,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     start_step: int = 0,
+    saves: Saves | None = None,
 ) -> dict[str, float]:
     """Train until ``max_iters`` optimizer steps are finished, and save on the way.
 
@@ -56,10 +59,11 @@ def fit(
         data_loader: with its data prepared.
         optimizer: over the model's parameters.
         max_iters: steps in all; where they are finished already, nothing happens.
-        eval_interval: steps between evaluations and saves; the last step has one too.
+        eval_interval: steps between evaluations; the last step has one too.
         eval_iters: batches of each split to evaluate.
         checkpoint_dir: where to save; None saves nothing.
         start_step: steps that are finished.
+        saves: when to save, and how; by default at each evaluation.
 
     Returns:
         The last evaluation: mean losses of ``train`` and ``val``; empty where nothing happened.
@@ -67,24 +71,33 @@ def fit(
     Raises:
         ValueError, CkptstoreError: a number is out of range; a save failed.
     """
-    _check_counts(eval_interval=eval_interval, eval_iters=eval_iters)
+    saves = saves or Saves()
+    if saves.interval is None:
+        saves = replace(saves, interval=eval_interval)
+    _check_counts(eval_interval=eval_interval, eval_iters=eval_iters, save_interval=saves.interval)
     losses: dict[str, float] = {}
-    diverged = False
     if start_step >= max_iters:
         return losses
     model.train()
     take_up(model, data_loader, start_step)
-    with Progress(start_step, max_iters) as progress:
+    with (
+        Progress(start_step, max_iters) as progress,
+        Saver(model, optimizer, data_loader, checkpoint_dir, saves, progress.say) as saver,
+    ):
+        diverged = False
         for step in range(start_step + 1, max_iters + 1):
             progress.advance(_train_step(model, data_loader, optimizer))
-            if step % eval_interval and step != max_iters:
-                continue
-            losses = estimate_loss(model, data_loader, eval_iters)
-            model.metrics_log.append(_row(step, losses, optimizer))
-            if checkpoint_dir is not None:
-                _save(model, checkpoint_dir, step, optimizer, data_loader, losses)
-            progress.report(step, losses, saved=checkpoint_dir is not None)
-            diverged = diverged or _has_diverged(losses)
+            saver.step_finished()
+            measured: dict[str, float] = {}
+            if step % eval_interval == 0 or step == max_iters:
+                measured = losses = estimate_loss(model, data_loader, eval_iters)
+                model.metrics_log.append(_row(step, losses, optimizer))
+            saved = ""
+            if saver.is_due(step) or step == max_iters:
+                saved = saver.save(step, measured)
+            if measured or saved:
+                progress.report(step, measured, saved)
+            diverged = diverged or _has_diverged(measured)
     return losses
 
 
@@ -122,9 +135,9 @@ def _row(step: int, losses: dict[str, float], optimizer: torch.optim.Optimizer) 
     }
 
 
-def _check_counts(**counts: int) -> None:
+def _check_counts(**counts: int | None) -> None:
     for name, value in counts.items():
-        if value < 1:
+        if value is None or value < 1:
             raise ValueError(f"{name} is {value}, not a whole number from 1 on")
 
 
@@ -149,22 +162,3 @@ def _train_step(
     loss.backward()
     optimizer.step()
     return loss.detach()
-
-
-def _save(
-    model: GPT,
-    checkpoint_dir: str | os.PathLike[str],
-    step: int,
-    optimizer: torch.optim.Optimizer,
-    data_loader: GPTDataLoader,
-    losses: dict[str, float],
-) -> None:
-    bundle.save_bundle(
-        model,
-        checkpoint_dir,
-        step=step,
-        optimizer=optimizer,
-        states={RNG: rng_state(data_loader)},
-        # The line of the evaluation shows a loss that is no number; JSON cannot.
-        metrics={f"{name}_loss": loss for name, loss in losses.items() if math.isfinite(loss)},
-    )

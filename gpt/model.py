@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ckptstore import Store
 from ckptstore.tokenizers.base import Tokenizer
 from gpt import bundle, fit
 from gpt.config import GPTConfig
@@ -22,6 +23,7 @@ from gpt.weights import without_masks
 if TYPE_CHECKING:
     from gpt.data import GPTDataLoader
     from gpt.pending import Pending
+    from gpt.saves import Saves
 
 __all__ = ["GPT", "GPTConfig"]
 
@@ -249,6 +251,7 @@ class GPT(nn.Module):
         eval_iters: int = 200,
         checkpoint_dir: Location | None = None,
         start_step: int = 0,
+        saves: Saves | None = None,
     ) -> dict[str, float]:
         """Train until ``max_iters`` optimizer steps are finished; see `gpt.fit.fit`."""
         return fit.fit(
@@ -260,6 +263,7 @@ class GPT(nn.Module):
             eval_iters=eval_iters,
             checkpoint_dir=checkpoint_dir,
             start_step=start_step,
+            saves=saves,
         )
 
     # -- checkpoints --------------------------------------------------------------------
@@ -291,7 +295,7 @@ class GPT(nn.Module):
         """
         bundle.save_bundle(
             self,
-            checkpoint_dir,
+            Store(checkpoint_dir),
             step=step,
             optimizer=optimizer_state,
             states=self.pending.states_at(step) if self.pending else None,

@@ -46,12 +46,20 @@ class Progress:
         if self._bar is not None:
             self._bar.update(1, loss)
 
-    def report(self, step: int, losses: dict[str, float], *, saved: bool) -> None:
-        """Print the line of an evaluation."""
-        line = f"step {step:{self._width}}/{self._total}: " + ", ".join(
-            f"{split} loss {loss:.4f}" for split, loss in losses.items()
-        )
-        line += ", saved" if saved else ""
+    def report(self, step: int, losses: dict[str, float], saved: str) -> None:
+        """Print the line of an evaluation, or of a save.
+
+        Args:
+            step: which.
+            losses: what was measured, by split; may be empty.
+            saved: the word for what became of the save; may be empty.
+        """
+        parts = [f"{split} loss {loss:.4f}" for split, loss in losses.items()]
+        parts += [saved] if saved else []
+        self.say(f"step {step:{self._width}}/{self._total}: {', '.join(parts)}")
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar where there is one."""
         if self._bar is None:
             click.echo(line)
         else:  # in place of the bar, which is drawn again below

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,15 @@ from gpt.commands import (
     models,
     tokenizer_options,
 )
+from gpt.saves import save_options
 
 if TYPE_CHECKING:
+    from ckptstore import Keep
+    from gpt.checkpoint import CheckpointManager
     from gpt.config import GPTConfig
     from gpt.data import GPTDataLoader
     from gpt.model import GPT
+    from gpt.saves import Saves
 
 __all__ = ["SAMPLE_TEXT", "main"]
 
@@ -122,8 +127,9 @@ def _pairs(
     default=50,
     show_default=True,
     metavar="N",
-    help="Steps from one evaluation and save to the next.",
+    help="Steps from one evaluation to the next.",
 )
+@save_options
 @click.option(
     "--eval_iters",
     type=click.IntRange(min=1),
@@ -139,6 +145,12 @@ def _pairs(
     help="A new model's default is 3e-4; an old one goes on with its own.",
 )
 @click.option("--seed", type=SEED, metavar="N", help="The same seed trains the same new model.")
+@click.option(
+    "--from_step",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Go back to this step of a history, and remove the later ones.",
+)
 @click.option(
     "--fresh_optimizer", is_flag=True, help="On resume, leave the optimizer's state aside."
 )
@@ -160,9 +172,11 @@ def main(
     config_file: Path | None,
     max_iters: int,
     eval_interval: int,
+    saves: Saves,
     eval_iters: int,
     learning_rate: float | None,
     seed: int | None,
+    from_step: int | None,
     fresh_optimizer: bool,
     carry_vocabulary: bool,
     fallback: bool,
@@ -182,7 +196,7 @@ def main(
     if seed is not None:
         torch.manual_seed(seed)
     text = _text(input_file)
-    manager = CheckpointManager(model_name, base_dir, fallback=fallback)
+    manager = CheckpointManager(model_name, base_dir, fallback=fallback, keep=saves.keep)
     there = manager.exists()
     if there or init_from_model is not None:
         # Only what is used is checked: the rest is the checkpoint's.
@@ -197,10 +211,14 @@ def main(
         fresh_optimizer=fresh_optimizer,
         taken_on_resume=[name for name in TAKEN_ON_RESUME if name in given],
         tokenizer_options=tokenizer_options,
+        from_step=from_step,
     )
     if carry_vocabulary:
         model.vocabulary.carry()
+    if manager.removed:
+        click.echo(f"went back to step {from_step}: removed {_steps(manager.removed)}")
     _say_what_begins(model, asked, config_file, manager.checkpoint_dir, start_step)
+    saves = replace(saves, keep=_kept(manager), replace=manager.damaged)
     model.fit(
         _loader(model, text),
         optimizer,
@@ -209,12 +227,27 @@ def main(
         eval_iters=eval_iters,
         checkpoint_dir=manager.checkpoint_dir,
         start_step=start_step,
+        saves=saves,
     )
     done = max(start_step, max_iters)
     if done or there:
         click.echo(f"step {done} is finished; the checkpoint is in {manager.checkpoint_dir}")
     else:
         click.echo("nothing to do with --max_iters 0: nothing was trained, and nothing saved")
+
+
+def _kept(manager: CheckpointManager) -> Keep | None:
+    """Return what is kept of a history; say so where nobody asked for it."""
+    from gpt.saver import keep_of
+
+    keep = keep_of(manager.checkpoint_dir, manager.keep)
+    if keep is not None and manager.keep is None:
+        click.echo("going on with a history: every step stays (--keep_last N keeps fewer)")
+    return keep
+
+
+def _steps(steps: tuple[int, ...]) -> str:
+    return f"step{'s' if len(steps) > 1 else ''} {', '.join(map(str, steps))}"
 
 
 def _loader(model: GPT, text: str) -> GPTDataLoader:

@@ -184,21 +184,6 @@ def test_on_resume_only_what_is_used_is_checked(run: Run, dante: Path) -> None:
     _refused(run(*options, "--model_name", "dante", "--dropout", 2), 2, "dropout is 2")
 
 
-def test_a_history_is_refused_before_anything_is_trained(run: Run, train: Run) -> None:
-    with ckptstore.Store("checkpoints/dante", keep=ckptstore.Keep(last=2)) as store:
-        train("--model_name", "source", "--max_iters", 1)
-        source = ckptstore.open("checkpoints/source")
-        store.save(model=source.load_model(), config=source.config, step=1,
-                   tokenizer=source.tokenizer_state)  # fmt: skip
-
-    result = train("--max_iters", 3)
-
-    assert result.stdout == ""
-    _refused(result, 6, "checkpoints/dante holds a history", "--init_from_model dante")
-    begun = train("--model_name", "new", "--init_from_model", "dante", "--max_iters", 1)
-    assert begun.exit_code == 0, begun.output
-
-
 def test_no_step_on_a_new_model_is_nothing_to_do(train: Run) -> None:
     result = train("--max_iters", 0)
 

@@ -99,7 +99,7 @@ def test_a_killed_training_has_the_lines_of_what_it_saved(train: Any, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ckptstore, "save", killed)
+        patch.setattr(ckptstore.Store, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             train(6)
     assert (WHERE / "metrics.jsonl").read_bytes() == before

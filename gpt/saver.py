@@ -1,0 +1,171 @@
+"""What a training saves, when, and where to.
+
+Rules:
+
+1. One store is open over a whole run, and it is made in one place, `open_store`.
+2. "saved" is said of what is committed and durable. What is being saved in the background is
+   "saving", and its "saved" follows when that is true.
+3. A save in the background that failed is a warning, and training goes on. At the end the last
+   save must have succeeded, or the run fails with its error.
+4. However the run ends, what is under way is finished first.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ckptstore import Keep, Store
+from gpt import bundle
+from gpt.saves import Saves
+
+if TYPE_CHECKING:
+    import torch
+
+    from gpt.data import GPTDataLoader
+    from gpt.model import GPT
+
+__all__ = ["Saver", "keep_of", "open_store"]
+
+Location = str | os.PathLike[str]
+
+
+def keep_of(location: Location, keep: Keep | None) -> Keep | None:
+    """Return what a training at a location keeps: what is asked for, or what is there.
+
+    Args:
+        location: any.
+        keep: what is asked for.
+
+    Returns:
+        None for a single checkpoint; where the newest state is a step, and nothing else is asked
+        for, a `Keep` with which all steps stay.
+    """
+    if keep is not None:
+        return keep
+    store = Store(location)
+    if not store.steps():
+        return None
+    if store.generations() and store.open().generation is not None:
+        return None
+    return Keep()
+
+
+def open_store(location: Location, keep: Keep | None) -> Store:
+    """Return the store that a training saves into."""
+    return Store(location, keep=keep_of(location, keep))
+
+
+class Saver:
+    """Saves the steps of one run; a context manager that ends with nothing under way.
+
+    Args:
+        model: with the vocabulary and the states that it carries.
+        optimizer: over its parameters.
+        data_loader: whose place is saved.
+        location: where to; None saves nothing.
+        saves: when, and how.
+        say: prints a line.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        optimizer: torch.optim.Optimizer,
+        data_loader: GPTDataLoader,
+        location: Location | None,
+        saves: Saves,
+        say: Callable[[str], None],
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._data_loader = data_loader
+        self._saves = saves
+        self._say = say
+        self._store = None if location is None else open_store(location, saves.keep)
+        self._prepared = not saves.background
+        self._under_way: tuple[int, Future[Any]] | None = None
+        self._failed: BaseException | None = None
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._store is None:
+            return
+        self._store.__exit__(kind, value, traceback)
+        self._settle()
+        if kind is None and self._failed is not None:
+            raise self._failed
+
+    def is_due(self, step: int) -> bool:
+        """Whether a step is one to save; the last one of a run is so beside these."""
+        return self._store is not None and step % (self._saves.interval or 1) == 0
+
+    def step_finished(self) -> None:
+        """Say what became of the save under way; call it after every step."""
+        if self._under_way is not None and self._under_way[1].done():
+            self._settle()
+        if not self._prepared and self._store is not None:
+            # Not before the first step: an optimizer has no state until then.
+            self._prepared = True
+            self._store.prepare(model=self._model, optimizer=self._optimizer, state=self._states())
+
+    def save(self, step: int, losses: dict[str, float]) -> str:
+        """Save a finished step, and return the word for what is true of it.
+
+        Args:
+            step: finished optimizer steps.
+            losses: what was measured of just this state, by split; empty where nothing was.
+
+        Returns:
+            ``saved``; ``saving`` while that goes on in the background; ``""`` where nothing is.
+
+        Raises:
+            CkptstoreError: the save failed, and not in the background.
+        """
+        if self._store is None:
+            return ""
+        if self._under_way is not None:
+            self._under_way[1].exception()  # Waits, so that what became of it is said before.
+            self._settle()
+        if step in self._saves.replace and step in self._store.steps():
+            # Of equal content the store would keep what is there, and that is damaged.
+            self._store.remove(step)
+        outcome = bundle.save_bundle(
+            self._model,
+            self._store,
+            step=step,
+            optimizer=self._optimizer,
+            states=self._states(),
+            # The line of the evaluation shows a loss that is no number; JSON cannot.
+            metrics={f"{name}_loss": loss for name, loss in losses.items() if math.isfinite(loss)},
+            background=self._saves.background,
+        )
+        if not isinstance(outcome, Future):
+            return "saved"
+        self._under_way = (step, outcome)
+        return "saving"
+
+    def _states(self) -> dict[str, Any]:
+        from gpt.pending import RNG, rng_state
+
+        return {RNG: rng_state(self._data_loader)}
+
+    def _settle(self) -> None:
+        """Say what became of the save that was under way and is not any more."""
+        if self._under_way is None:
+            return
+        (step, future), self._under_way = self._under_way, None
+        self._failed = future.exception()
+        # What failed in it the store has logged, as an error and at once.
+        self._say(f"step {step} saved" if self._failed is None else f"step {step} is not saved")
