@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ckptstore.hookspecs import hookimpl
     from ckptstore.manifest import TensorInfo
     from ckptstore.opening import open
+    from ckptstore.preemption import Preemption
     from ckptstore.store import Keep, Store, save
     from ckptstore.tensors.randomness import RandomStates
     from ckptstore.transfer import convert, sync, sync_steps
@@ -40,6 +41,7 @@ __all__ = [
     "Keep",
     "NotFoundError",
     "PluginError",
+    "Preemption",
     "RandomStates",
     "StorageError",
     "Store",
@@ -59,6 +61,7 @@ __all__ = [
 _HOMES = {
     "Checkpoint": "checkpoint",
     "Keep": "store",
+    "Preemption": "preemption",
     "RandomStates": "tensors.randomness",
     "Store": "store",
     "TensorInfo": "manifest",

@@ -157,6 +157,7 @@ def save_bundle(
     states: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
     background: bool = False,
+    overwrite: bool = False,
 ) -> Any:
     """Save the whole checkpoint.
 
@@ -168,6 +169,7 @@ def save_bundle(
         states: further states by name, beside those that the model carries.
         metrics: what was measured.
         background: whether to return as soon as all was copied aside.
+        overwrite: in a history, replace a step that is there with other content.
 
     Returns:
         The `Checkpoint`, or its future.
@@ -192,6 +194,7 @@ def save_bundle(
         metrics=metrics,
         metrics_log=rows_until(model.metrics_log, step),
         vocabulary=model.vocabulary.files,
+        overwrite=overwrite,
     )
 
 

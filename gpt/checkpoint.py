@@ -15,7 +15,6 @@ from ckptstore import (
     Keep,
     NotFoundError,
     UnsafeError,
-    UnsupportedError,
 )
 from gpt import bundle, matching
 from gpt.config import GPTConfig, usable_device
@@ -219,14 +218,14 @@ class CheckpointManager:
 
     def _remove_later(self, step: int) -> None:
         store = ckptstore.Store(self.checkpoint_dir)
-        if step in store.steps():
+        there = store.steps()
+        if step in there:
             self.removed = store.rewind(step)
-        elif store.open().step != step:
-            raise UnsupportedError(
-                f"step {step} of {store.location} is its single checkpoint, older than the "
-                f"history there; remove that with ckptstore rm {store.location} --step N, "
-                "a step at a time, to go on from it"
-            )
+            return
+        # It is the single checkpoint, and a history may have gone on beside it.
+        self.removed = tuple(known for known in there if known > step)
+        for known in reversed(self.removed):
+            store.remove(known)
 
     def _model_of(
         self,

@@ -17,12 +17,15 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ckptstore import Preemption
+from gpt.leaving import Outcome
 from gpt.pending import take_up
 from gpt.progress import Progress
 from gpt.saver import Saver
@@ -48,6 +51,8 @@ def fit(
     checkpoint_dir: str | os.PathLike[str] | None = None,
     start_step: int = 0,
     saves: Saves | None = None,
+    preemption: Preemption | None = None,
+    outcome: Outcome | None = None,
 ) -> dict[str, float]:
     """Train until ``max_iters`` optimizer steps are finished, and save on the way.
 
@@ -64,6 +69,9 @@ def fit(
         checkpoint_dir: where to save; None saves nothing.
         start_step: steps that are finished.
         saves: when to save, and how; by default at each evaluation.
+        preemption: asked between two steps and in an evaluation whether to end; the last finished
+            step is saved then, and what is still to be evaluated is when the training goes on.
+        outcome: filled as the training goes on, for who wants to know how far it came.
 
     Returns:
         The last evaluation: mean losses of ``train`` and ``val``; empty where nothing happened.
@@ -75,40 +83,104 @@ def fit(
     if saves.interval is None:
         saves = replace(saves, interval=eval_interval)
     _check_counts(eval_interval=eval_interval, eval_iters=eval_iters, save_interval=saves.interval)
-    losses: dict[str, float] = {}
-    if start_step >= max_iters:
-        return losses
+    outcome = Outcome(saved=start_step or None) if outcome is None else outcome
+    outcome.step = start_step
+    unfinished = model.pending is not None and model.pending.is_unevaluated_at(start_step)
+    if start_step >= max_iters and not unfinished:
+        return outcome.losses
     model.train()
     take_up(model, data_loader, start_step)
     with (
         Progress(start_step, max_iters) as progress,
-        Saver(model, optimizer, data_loader, checkpoint_dir, saves, progress.say) as saver,
+        Saver(model, optimizer, data_loader, checkpoint_dir, saves, progress.say, outcome) as saver,
     ):
-        diverged = False
-        for step in range(start_step + 1, max_iters + 1):
-            progress.advance(_train_step(model, data_loader, optimizer))
-            saver.step_finished()
-            measured: dict[str, float] = {}
-            if step % eval_interval == 0 or step == max_iters:
-                measured = losses = estimate_loss(model, data_loader, eval_iters)
-                model.metrics_log.append(_row(step, losses, optimizer))
+        run = _Run(model, data_loader, optimizer, eval_iters, progress, saver, preemption, outcome)
+        if unfinished and (start_step % eval_interval == 0 or start_step == max_iters):
+            run.make_up(is_last=start_step >= max_iters)
+        run.go_on(max_iters, eval_interval)
+    return outcome.losses
+
+
+@dataclass
+class _Run:
+    """The loop itself, and what it works with."""
+
+    model: GPT
+    data_loader: GPTDataLoader
+    optimizer: torch.optim.Optimizer
+    eval_iters: int
+    progress: Progress
+    saver: Saver
+    preemption: Preemption | None
+    outcome: Outcome
+    diverged: bool = False
+
+    def go_on(self, max_iters: int, eval_interval: int) -> None:
+        """Train until all steps are finished, or the training is to end."""
+        losses: dict[str, float] = {}
+        begun_with = step = self.outcome.step
+        while step < max_iters and not self._is_to_end():
+            self.progress.advance(_train_step(self.model, self.data_loader, self.optimizer))
+            step = self.outcome.step = step + 1
+            self.saver.step_finished(step)
+            is_last = step == max_iters
+            is_evaluated = is_last or step % eval_interval == 0
+            losses = self._evaluate() if is_evaluated else {}
+            if self._is_to_end():
+                break
             saved = ""
-            if saver.is_due(step) or step == max_iters:
-                saved = saver.save(step, measured)
-            if measured or saved:
-                progress.report(step, measured, saved)
-            diverged = diverged or _has_diverged(measured)
-    return losses
+            if is_last or self.saver.is_due(step, is_evaluated=is_evaluated):
+                saved = self.saver.save(step, losses)
+            if losses or saved:
+                self.progress.report(step, losses, saved)
+            self._look_at(losses)
+        if self.preemption is not None and self._is_to_end() and step > begun_with:
+            is_evaluated = step == max_iters or step % eval_interval == 0
+            self.saver.leave(step, losses, self.preemption, unevaluated=is_evaluated and not losses)
+
+    def make_up(self, *, is_last: bool) -> None:
+        """Evaluate a step that was saved when there was no time for that.
+
+        Args:
+            is_last: whether no save follows that would have what was measured.
+        """
+        losses = self._evaluate()
+        if losses:
+            saved = self.saver.save_again(self.outcome.step, losses) if is_last else ""
+            self.progress.report(self.outcome.step, losses, saved)
+        self._look_at(losses)
+
+    def _evaluate(self) -> dict[str, float]:
+        losses = estimate_loss(
+            self.model, self.data_loader, self.eval_iters, is_to_end=self._is_to_end
+        )
+        if losses:
+            self.outcome.losses = losses
+            self.model.metrics_log.append(_row(self.outcome.step, losses, self.optimizer))
+        return losses
+
+    def _look_at(self, losses: dict[str, float]) -> None:
+        self.diverged = self.diverged or _has_diverged(losses)
+
+    def _is_to_end(self) -> bool:
+        return self.preemption is not None and self.preemption.requested
 
 
 @torch.no_grad()
-def estimate_loss(model: GPT, data_loader: GPTDataLoader, eval_iters: int) -> dict[str, float]:
+def estimate_loss(
+    model: GPT,
+    data_loader: GPTDataLoader,
+    eval_iters: int,
+    *,
+    is_to_end: Callable[[], bool] = lambda: False,
+) -> dict[str, float]:
     """Return the mean loss on both splits, in eval mode; no random state changes.
 
     Args:
         model: left in the mode in which it was.
         data_loader: with its data prepared.
         eval_iters: batches of each split.
+        is_to_end: asked before each batch; once it says so, nothing is returned.
     """
     was_training = model.training
     model.eval()
@@ -117,6 +189,9 @@ def estimate_loss(model: GPT, data_loader: GPTDataLoader, eval_iters: int) -> di
         generator = torch.Generator().manual_seed(_EVALUATION_SEED)
         total = 0.0
         for _ in range(eval_iters):
+            if is_to_end():
+                model.train(was_training)
+                return {}
             ids, targets = data_loader.get_batch(split, generator=generator)
             total += model(ids.to(model.device), targets.to(model.device))[1].item()
         means[split] = total / eval_iters

@@ -21,7 +21,9 @@ from gpt.vocabulary import Vocabulary
 from gpt.weights import without_masks
 
 if TYPE_CHECKING:
+    from ckptstore import Preemption
     from gpt.data import GPTDataLoader
+    from gpt.leaving import Outcome
     from gpt.pending import Pending
     from gpt.saves import Saves
 
@@ -252,6 +254,8 @@ class GPT(nn.Module):
         checkpoint_dir: Location | None = None,
         start_step: int = 0,
         saves: Saves | None = None,
+        preemption: Preemption | None = None,
+        outcome: Outcome | None = None,
     ) -> dict[str, float]:
         """Train until ``max_iters`` optimizer steps are finished; see `gpt.fit.fit`."""
         return fit.fit(
@@ -264,6 +268,8 @@ class GPT(nn.Module):
             checkpoint_dir=checkpoint_dir,
             start_step=start_step,
             saves=saves,
+            preemption=preemption,
+            outcome=outcome,
         )
 
     # -- checkpoints --------------------------------------------------------------------

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["RNG", "Pending", "rng_state", "take_up"]
 
 RNG = "rng"
+_UNEVALUATED = "unevaluated"
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,27 @@ class Pending:
         del states[RNG]
         return None if step is None else cls(step, rng)
 
+    def is_unevaluated_at(self, step: int) -> bool:
+        """Whether these are of a step that was saved before it could be evaluated."""
+        return self.step == step and self.rng.get(_UNEVALUATED) is True
+
     def states_at(self, step: int | None) -> dict[str, Any]:
         """Return these as a state to be saved, where they belong to this step."""
         return {RNG: self.rng} if self.step == step else {}
 
 
-def rng_state(data_loader: GPTDataLoader) -> dict[str, Any]:
-    """Return all that is random in training, in types that a weights-only load takes."""
+def rng_state(data_loader: GPTDataLoader, *, unevaluated: bool = False) -> dict[str, Any]:
+    """Return all that is random in training, in types that a weights-only load takes.
+
+    Args:
+        data_loader: whose place is in it.
+        unevaluated: whether the step is still to be evaluated: noted where it is so.
+    """
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
         "data": data_loader.state_dict(),
+        **({_UNEVALUATED: True} if unevaluated else {}),
     }
 
 

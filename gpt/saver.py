@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ckptstore import Keep, Store
+from ckptstore import Keep, Preemption, Store, UnsupportedError
 from gpt import bundle
+from gpt.leaving import Outcome, Stopped
+from gpt.pending import RNG, rng_state
 from gpt.saves import Saves
 
 if TYPE_CHECKING:
@@ -70,6 +73,7 @@ class Saver:
         location: where to; None saves nothing.
         saves: when, and how.
         say: prints a line.
+        outcome: is told what is saved.
     """
 
     def __init__(
@@ -80,12 +84,14 @@ class Saver:
         location: Location | None,
         saves: Saves,
         say: Callable[[str], None],
+        outcome: Outcome,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
         self._data_loader = data_loader
         self._saves = saves
         self._say = say
+        self._outcome = outcome
         self._store = None if location is None else open_store(location, saves.keep)
         self._prepared = not saves.background
         self._under_way: tuple[int, Future[Any]] | None = None
@@ -100,18 +106,23 @@ class Saver:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._store is None:
-            return
+        if self._store is None or isinstance(value, Stopped):
+            return  # Who stops it at once waits for nothing, and the process ends.
         self._store.__exit__(kind, value, traceback)
         self._settle()
         if kind is None and self._failed is not None:
             raise self._failed
 
-    def is_due(self, step: int) -> bool:
-        """Whether a step is one to save; the last one of a run is so beside these."""
+    def is_due(self, step: int, *, is_evaluated: bool) -> bool:
+        """Whether a step is one to save; the last one of a run is so beside these.
+
+        Args:
+            step: finished optimizer steps.
+            is_evaluated: whether its losses were measured.
+        """
         return self._store is not None and step % (self._saves.interval or 1) == 0
 
-    def step_finished(self) -> None:
+    def step_finished(self, step: int) -> None:
         """Say what became of the save under way; call it after every step."""
         if self._under_way is not None and self._under_way[1].done():
             self._settle()
@@ -135,31 +146,94 @@ class Saver:
         """
         if self._store is None:
             return ""
-        if self._under_way is not None:
-            self._under_way[1].exception()  # Waits, so that what became of it is said before.
-            self._settle()
-        if step in self._saves.replace and step in self._store.steps():
-            # Of equal content the store would keep what is there, and that is damaged.
-            self._store.remove(step)
-        outcome = bundle.save_bundle(
-            self._model,
-            self._store,
-            step=step,
-            optimizer=self._optimizer,
-            states=self._states(),
-            # The line of the evaluation shows a loss that is no number; JSON cannot.
-            metrics={f"{name}_loss": loss for name, loss in losses.items() if math.isfinite(loss)},
-            background=self._saves.background,
-        )
-        if not isinstance(outcome, Future):
+        self._wait()
+        if not self._saves.background:
+            self._save(self._store, step, losses)
             return "saved"
-        self._under_way = (step, outcome)
+        self._under_way = step, self._save(self._store, step, losses, background=True)
         return "saving"
 
-    def _states(self) -> dict[str, Any]:
-        from gpt.pending import RNG, rng_state
+    def save_again(self, step: int, losses: dict[str, float]) -> str:
+        """Replace a step that was saved before it was evaluated; return what `save` does.
 
-        return {RNG: rng_state(self._data_loader)}
+        Args:
+            step: finished optimizer steps.
+            losses: what was measured of just this state, by split.
+
+        Raises:
+            CkptstoreError: the save failed.
+        """
+        if self._store is None:
+            return ""
+        try:
+            self._save(self._store, step, losses, overwrite=True)
+        except UnsupportedError as error:
+            warnings.warn(f"step {step} stays without its evaluation: {error}", stacklevel=2)
+            return ""
+        return "saved"
+
+    def leave(
+        self, step: int, losses: dict[str, float], preemption: Preemption, *, unevaluated: bool
+    ) -> None:
+        """Save the step with which a run ends before its time, unless it is saved already.
+
+        Args:
+            step: finished optimizer steps.
+            losses: what was measured of just this state; empty where nothing was.
+            preemption: which asked for that.
+            unevaluated: whether it is still to be evaluated by who goes on from here.
+
+        Raises:
+            CkptstoreError: the save failed.
+        """
+        if self._store is None or self._outcome.saved == step:
+            return
+        self._say(
+            f"{preemption.reason}: saving step {step}, {preemption.remaining():.1f} s are left"
+        )
+        self._wait()
+        if self._outcome.saved != step:
+            # Nothing trains beside it: no copy is made, for which there may be no room.
+            self._save(self._store, step, losses, unevaluated=unevaluated)
+            self._failed = None
+            self._say(f"step {step} saved")
+
+    def _save(
+        self,
+        store: Store,
+        step: int,
+        losses: dict[str, float],
+        *,
+        background: bool = False,
+        overwrite: bool = False,
+        unevaluated: bool = False,
+    ) -> Any:
+        if step in self._saves.replace and step in store.steps():
+            # Of equal content the store would keep what is there, and that is damaged.
+            store.remove(step)
+        saved = bundle.save_bundle(
+            self._model,
+            store,
+            step=step,
+            optimizer=self._optimizer,
+            states=self._states(unevaluated=unevaluated),
+            # The line of the evaluation shows a loss that is no number; JSON cannot.
+            metrics={f"{name}_loss": loss for name, loss in losses.items() if math.isfinite(loss)},
+            background=background,
+            overwrite=overwrite,
+        )
+        if not background:
+            self._outcome.saved = step
+        return saved
+
+    def _states(self, *, unevaluated: bool = False) -> dict[str, Any]:
+        return {RNG: rng_state(self._data_loader, unevaluated=unevaluated)}
+
+    def _wait(self) -> None:
+        """Wait for the save under way, so that what became of it is said before the next."""
+        if self._under_way is not None:
+            self._under_way[1].exception()
+            self._settle()
 
     def _settle(self) -> None:
         """Say what became of the save that was under way and is not any more."""
@@ -167,5 +241,7 @@ class Saver:
             return
         (step, future), self._under_way = self._under_way, None
         self._failed = future.exception()
+        if self._failed is None:
+            self._outcome.saved = step
         # What failed in it the store has logged, as an error and at once.
         self._say(f"step {step} saved" if self._failed is None else f"step {step} is not saved")

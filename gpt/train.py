@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +19,16 @@ from gpt.commands import (
     models,
     tokenizer_options,
 )
+from gpt.config_options import config_of, config_options, fields_of, only
 from gpt.saves import save_options
 
 if TYPE_CHECKING:
+    import torch
+
     from ckptstore import Keep
     from gpt.checkpoint import CheckpointManager
-    from gpt.config import GPTConfig
     from gpt.data import GPTDataLoader
+    from gpt.leaving import Outcome
     from gpt.model import GPT
     from gpt.saves import Saves
 
@@ -36,26 +37,6 @@ __all__ = ["SAMPLE_TEXT", "main"]
 # Passages with no character that their beginning lacks: the old models of this family were trained
 # on that beginning, and go on with this text as it is.
 SAMPLE_TEXT = Path(__file__).parent / "inferno.txt"
-
-# The options that are fields of the config.
-_CONFIG_OPTIONS = (
-    click.option("--batch_size", type=int, metavar="N", help="Sequences in a batch."),
-    click.option("--block_size", type=int, metavar="N", help="Longest sequence, in tokens."),
-    click.option("--n_embd", type=int, metavar="N", help="Width; a multiple of n_head."),
-    click.option("--n_head", type=int, metavar="N", help="Attention heads in each block."),
-    click.option("--n_layer", type=int, metavar="N", help="Blocks."),
-    click.option("--dropout", type=float, metavar="P", help="Probability, in training."),
-    click.option(
-        "--bias/--no-bias", default=None, help="Whether key, query and value have a bias."
-    ),
-    click.option("--device", metavar="NAME", help="Where to compute: cpu, cuda, ..."),
-)
-
-
-def _config_options(command: Any) -> Any:
-    for option in reversed(_CONFIG_OPTIONS):
-        command = option(command)
-    return command
 
 
 def _pairs(
@@ -160,9 +141,83 @@ def _pairs(
     help="Save what the tokenizer needs, such as gpt2's ranks, with the model: it then works on "
     "a machine without network.",
 )
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a save may take after SIGTERM, SIGINT or a notice; then it gives up.",
+)
+@click.option(
+    "--preemption_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A notice: when this file appears, save and end, as at SIGTERM.",
+)
 @fallback
-@_config_options
+@config_options
 def main(
+    max_iters: int,
+    eval_interval: int,
+    eval_iters: int,
+    saves: Saves,
+    grace: float,
+    preemption_file: Path | None,
+    **beginning: Any,
+) -> None:
+    """Train a model, or go on with one that is there already.
+
+    On resume the architecture is the checkpoint's, and whatever is not given.
+
+    SIGTERM and SIGINT end it with the step that it is at, saved; a second one ends it at once.
+    """
+    from gpt.leaving import Outcome, Stopped, leave_at_once, preemption_of, stopped_by_signals
+
+    outcome = Outcome()
+    preemption = None
+    with stopped_by_signals():
+        try:
+            begun = _begin(keep=saves.keep, **beginning)
+            outcome = Outcome(begun.start_step, begun.start_step if begun.is_resumed else None)
+            where = begun.manager.checkpoint_dir
+            saves = replace(saves, keep=_kept(begun.manager), replace=begun.manager.damaged)
+            with preemption_of(
+                grace, preemption_file, lambda: _given_up(outcome, where, grace)
+            ) as preemption:
+                begun.model.fit(
+                    begun.loader,
+                    begun.optimizer,
+                    max_iters,
+                    eval_interval=eval_interval,
+                    eval_iters=eval_iters,
+                    checkpoint_dir=where,
+                    start_step=begun.start_step,
+                    saves=saves,
+                    preemption=preemption,
+                    outcome=outcome,
+                )
+                click.echo(_end_of(begun, outcome, max_iters, preemption.reason))
+        except Stopped as stopped:
+            if preemption is not None and preemption.requested:
+                leave_at_once(stopped)
+            click.echo(_stopped(stopped.signal.name, begun_with=None))
+
+
+@dataclass
+class _Begun:
+    """A training that can begin."""
+
+    manager: CheckpointManager
+    model: GPT
+    optimizer: torch.optim.Optimizer
+    loader: GPTDataLoader
+    start_step: int
+    is_resumed: bool
+
+
+def _begin(
+    *,
     model_name: str,
     base_dir: str,
     input_file: Path,
@@ -170,40 +225,33 @@ def main(
     tokenizer_options: dict[str, str],
     init_from_model: str | None,
     config_file: Path | None,
-    max_iters: int,
-    eval_interval: int,
-    saves: Saves,
-    eval_iters: int,
     learning_rate: float | None,
     seed: int | None,
     from_step: int | None,
     fresh_optimizer: bool,
     carry_vocabulary: bool,
     fallback: bool,
+    keep: Keep | None,
     **fields: Any,
-) -> None:
-    """Train a model, or go on with one that is there already.
-
-    On resume the architecture is the checkpoint's, and whatever is not given.
-    """
+) -> _Begun:
     import torch
 
     from gpt.checkpoint import TAKEN_ON_RESUME, CheckpointManager
 
     given = {name: value for name, value in fields.items() if value is not None}
-    filed = _values(config_file)
+    filed = fields_of(config_file)
     asked = {**filed, **given}
     if seed is not None:
         torch.manual_seed(seed)
     text = _text(input_file)
-    manager = CheckpointManager(model_name, base_dir, fallback=fallback, keep=saves.keep)
+    manager = CheckpointManager(model_name, base_dir, fallback=fallback, keep=keep)
     there = manager.exists()
     if there or init_from_model is not None:
         # Only what is used is checked: the rest is the checkpoint's.
-        filed = {} if there else _only(TAKEN_ON_RESUME, filed)
-        given = _only(TAKEN_ON_RESUME, given)
+        filed = {} if there else only(TAKEN_ON_RESUME, filed)
+        given = only(TAKEN_ON_RESUME, given)
     model, optimizer, start_step = manager.initialize_for_training(
-        _config(filed, given),
+        config_of(filed, given),
         tokenization,
         text,
         learning_rate,
@@ -218,22 +266,34 @@ def main(
     if manager.removed:
         click.echo(f"went back to step {from_step}: removed {_steps(manager.removed)}")
     _say_what_begins(model, asked, config_file, manager.checkpoint_dir, start_step)
-    saves = replace(saves, keep=_kept(manager), replace=manager.damaged)
-    model.fit(
-        _loader(model, text),
-        optimizer,
-        max_iters,
-        eval_interval=eval_interval,
-        eval_iters=eval_iters,
-        checkpoint_dir=manager.checkpoint_dir,
-        start_step=start_step,
-        saves=saves,
+    return _Begun(manager, model, optimizer, _loader(model, text), start_step, there)
+
+
+def _end_of(begun: _Begun, outcome: Outcome, max_iters: int, reason: str | None) -> str:
+    """Return the line with which a training ends."""
+    where = begun.manager.checkpoint_dir
+    if reason is not None and outcome.step == begun.start_step < max_iters:
+        return _stopped(reason, begun.start_step if begun.is_resumed else None)
+    if outcome.step < max_iters:
+        return f"{reason}: stopped after step {outcome.step}, which is saved in {where}"
+    if outcome.step or begun.is_resumed:
+        return f"step {outcome.step} is finished; the checkpoint is in {where}"
+    return "nothing to do with --max_iters 0: nothing was trained, and nothing saved"
+
+
+def _stopped(reason: str, begun_with: int | None) -> str:
+    there = "" if begun_with is None else f"; step {begun_with} is the newest"
+    return f"{reason}: stopped before the first step, there is nothing to save{there}"
+
+
+def _given_up(outcome: Outcome, where: str, grace: float) -> str:
+    newest = "nothing is saved there"
+    if outcome.saved is not None:
+        newest = f"the newest saved step is {outcome.saved}"
+    return (
+        f"the {grace:g} s of --grace are over, and step {outcome.step} is not saved in {where}; "
+        f"{newest}"
     )
-    done = max(start_step, max_iters)
-    if done or there:
-        click.echo(f"step {done} is finished; the checkpoint is in {manager.checkpoint_dir}")
-    else:
-        click.echo("nothing to do with --max_iters 0: nothing was trained, and nothing saved")
 
 
 def _kept(manager: CheckpointManager) -> Keep | None:
@@ -256,31 +316,6 @@ def _loader(model: GPT, text: str) -> GPTDataLoader:
     loader = GPTDataLoader(model.config, model)
     loader.prepare_data(text)
     return loader
-
-
-def _config(filed: dict[str, Any], given: dict[str, Any]) -> GPTConfig:
-    """Return the config of a file's fields in their order, and of options, which win."""
-    from gpt.config import GPTConfig
-
-    config = GPTConfig.from_dict({name: given.get(name, value) for name, value in filed.items()})
-    return config.with_values(**given)
-
-
-def _only(names: Collection[str], values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name in names}
-
-
-def _values(config_file: Path | None) -> dict[str, Any]:
-    """Return the fields of a file, not yet checked."""
-    if config_file is None:
-        return {}
-    try:
-        values = json.loads(config_file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{config_file} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{config_file} holds no JSON object but {type(values).__name__}")
-    return values
 
 
 def _text(input_file: Path) -> str:

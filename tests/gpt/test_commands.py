@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,26 +128,6 @@ def test_an_inference_copy_goes_on_with_warnings(train: Run, dante: Path) -> Non
     assert [line.split(":")[0] for line in said] == ["warning", "warning"]
     assert "counting from step 0" in said[0]
     assert "using a fresh optimizer" in said[1]
-
-
-def test_an_interrupt_is_one_word_and_130(dante: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-u", "-m", "gpt", "train", "--model_name", "dante", *QUICK]
-    command += ["--max_iters", "1000000"]
-    with subprocess.Popen(
-        [str(part) for part in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        next(line for line in process.stdout if line.endswith("saved\n"))
-        process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        errors = process.stderr.read()
-
-    assert (process.wait(), errors) == (130, "interrupted\n")
 
 
 def test_nothing_needs_numpy(shell: Any) -> None:

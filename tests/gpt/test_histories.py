@@ -141,15 +141,15 @@ def test_nothing_is_removed_where_one_cannot_go_back(train: Train) -> None:
     assert _steps() == (2, 4, 6)
 
 
-def test_going_back_to_a_single_checkpoint_below_its_history_is_refused(train: Train) -> None:
+def test_going_back_to_the_single_checkpoint_removes_the_steps_beside_it(train: Train) -> None:
     train("--max_iters", 2)
-    train("--max_iters", 3, "--keep_last", 9)
+    train("--max_iters", 4, "--eval_interval", 1, "--keep_last", 9)
 
-    result = train("--max_iters", 8, "--from_step", 2)
+    result = train("--max_iters", 3, "--from_step", 2)
 
-    assert result.exit_code == 1
-    assert "step 2 of checkpoints/dante is its single checkpoint, older than" in result.stderr
-    assert _steps() == (3,)
+    assert result.stdout.splitlines()[0] == "went back to step 2: removed steps 3, 4"
+    assert _steps() == ()
+    assert ckptstore.open("checkpoints/dante").step == 3
 
 
 def test_a_damaged_step_is_replaced_by_the_run_that_passed_it_over(train: Train) -> None:
