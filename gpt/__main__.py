@@ -16,12 +16,14 @@ __all__ = ["main"]
         "train": "gpt.train",
         "generate": "gpt.generate",
         "inspect": "gpt.inspect_model",
+        "verify-resume": "gpt.verify_resume",
     },
     # What each command's own help says first: the help of them all imports none of them.
     lines={
         "train": "Train a model, or go on with one that is there already.",
         "generate": "Print a prompt and what a model writes after it.",
         "inspect": "Print format, config, tokenizer, training state and tensors of a checkpoint.",
+        "verify-resume": "Prove that going on from a checkpoint is exact, bit for bit.",
     },
 )
 @click.pass_context

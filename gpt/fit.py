@@ -30,6 +30,7 @@ from gpt.pending import take_up
 from gpt.progress import Progress
 from gpt.saver import Saver
 from gpt.saves import Saves
+from gpt.trail import Trail
 
 if TYPE_CHECKING:
     from gpt.data import GPTDataLoader
@@ -89,12 +90,17 @@ def fit(
     if start_step >= max_iters and not unfinished:
         return outcome.losses
     model.train()
-    take_up(model, data_loader, start_step)
+    recorded = take_up(model, data_loader, start_step)
+    trail = Trail(recorded, eval_interval=eval_interval, eval_iters=eval_iters)
     with (
         Progress(start_step, max_iters) as progress,
-        Saver(model, optimizer, data_loader, checkpoint_dir, saves, progress.say, outcome) as saver,
+        Saver(
+            model, optimizer, data_loader, trail, checkpoint_dir, saves, progress.say, outcome
+        ) as saver,
     ):
-        run = _Run(model, data_loader, optimizer, eval_iters, progress, saver, preemption, outcome)
+        run = _Run(
+            model, data_loader, optimizer, trail, eval_iters, progress, saver, preemption, outcome
+        )
         if unfinished and (start_step % eval_interval == 0 or start_step == max_iters):
             run.make_up(is_last=start_step >= max_iters)
         run.go_on(max_iters, eval_interval)
@@ -108,6 +114,7 @@ class _Run:
     model: GPT
     data_loader: GPTDataLoader
     optimizer: torch.optim.Optimizer
+    trail: Trail
     eval_iters: int
     progress: Progress
     saver: Saver
@@ -120,7 +127,9 @@ class _Run:
         losses: dict[str, float] = {}
         begun_with = step = self.outcome.step
         while step < max_iters and not self._is_to_end():
-            self.progress.advance(_train_step(self.model, self.data_loader, self.optimizer))
+            loss = _train_step(self.model, self.data_loader, self.optimizer)
+            self.trail.add(loss)
+            self.progress.advance(loss)
             step = self.outcome.step = step + 1
             self.saver.step_finished(step)
             is_last = step == max_iters

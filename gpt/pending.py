@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gpt.others import rows_until
+from gpt.trail import TRAIL
 
 if TYPE_CHECKING:
     from gpt.data import GPTDataLoader
@@ -70,12 +71,16 @@ def rng_state(data_loader: GPTDataLoader, *, unevaluated: bool = False) -> dict[
     }
 
 
-def take_up(model: GPT, data_loader: GPTDataLoader, start_step: int) -> None:
-    """Go on from a step: with the rows up to it, and the states of it if the model has any."""
+def take_up(model: GPT, data_loader: GPTDataLoader, start_step: int) -> dict[str, Any] | None:
+    """Go on from a step: with the rows up to it, and the states of it if the model has any.
+
+    Returns:
+        The trail of the run until then, where it is known.
+    """
     model.metrics_log = rows_until(model.metrics_log, start_step)
     pending, model.pending = model.pending, None
     if pending is None or pending.step != start_step:
-        return
+        return None
     torch.set_rng_state(pending.rng["torch"])
     cuda = pending.rng["cuda"]
     if torch.cuda.is_available() and len(cuda) == torch.cuda.device_count():
@@ -87,3 +92,5 @@ def take_up(model: GPT, data_loader: GPTDataLoader, start_step: int) -> None:
             stacklevel=3,
         )
     data_loader.load_state_dict(pending.rng["data"])
+    trail: dict[str, Any] | None = pending.rng.get(TRAIL)
+    return trail

@@ -25,6 +25,7 @@ from gpt import bundle
 from gpt.leaving import Outcome, Stopped
 from gpt.pending import RNG, rng_state
 from gpt.saves import Saves
+from gpt.trail import TRAIL, Trail
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +71,7 @@ class Saver:
         model: with the vocabulary and the states that it carries.
         optimizer: over its parameters.
         data_loader: whose place is saved.
+        trail: the losses of the last steps, saved beside it.
         location: where to; None saves nothing.
         saves: when, and how.
         say: prints a line.
@@ -81,6 +83,7 @@ class Saver:
         model: GPT,
         optimizer: torch.optim.Optimizer,
         data_loader: GPTDataLoader,
+        trail: Trail,
         location: Location | None,
         saves: Saves,
         say: Callable[[str], None],
@@ -89,6 +92,7 @@ class Saver:
         self._model = model
         self._optimizer = optimizer
         self._data_loader = data_loader
+        self._trail = trail
         self._saves = saves
         self._say = say
         self._outcome = outcome
@@ -227,7 +231,8 @@ class Saver:
         return saved
 
     def _states(self, *, unevaluated: bool = False) -> dict[str, Any]:
-        return {RNG: rng_state(self._data_loader, unevaluated=unevaluated)}
+        rng = rng_state(self._data_loader, unevaluated=unevaluated)
+        return {RNG: {**rng, TRAIL: self._trail.state()}}
 
     def _wait(self) -> None:
         """Wait for the save under way, so that what became of it is said before the next."""

@@ -41,7 +41,7 @@ def test_a_mistyped_command_suggests_the_near_one() -> None:
 
     assert near.exit_code == far.exit_code == 2
     assert near.stderr.startswith("error: there is no command 'trian'; did you mean 'train'?")
-    assert "; there are train, generate, inspect (see " in far.stderr
+    assert "; there are train, generate, inspect, verify-resume (see " in far.stderr
 
 
 def test_commands_options_models_and_kinds_are_completed(
