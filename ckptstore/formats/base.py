@@ -113,6 +113,9 @@ class NewFiles(ABC):
 class Contents:
     """What is to be saved, as a format's `write` gets it.
 
+    A format that says so (`Format.takes_later`) may get a `ckptstore.later.Later` in the place of
+    any tensor in ``model``, ``optimizer`` and ``states``.
+
     Attributes:
         model: the state dict.
         config: the architecture; any JSON object.
@@ -206,8 +209,34 @@ class Reader(ABC):
         """
         return False
 
+    def model_later(self) -> Mapping[str, Any] | None:
+        """Return the state dict without reading it: a `ckptstore.later.Later` for each tensor (G6).
+
+        Names, their order and all that is no tensor are those of `load_model`. What no `Later` can
+        say (a sparse tensor, one with strides) is loaded, and stands there as it is. Two names of
+        one tensor have the same `Later`.
+
+        Returns:
+            The state dict; None where the format has no such thing, and `load_model` is used.
+
+        Raises:
+            CorruptionError, UnsafeError: as `load_model`, as far as that is seen without the bytes.
+        """
+        return None
+
     def load_optimizer(self, map_location: Any = "cpu") -> dict[str, Any] | None:
         """Return the optimizer's state dict, or None where there is none.
+
+        Raises:
+            NotFoundError: one is named, and its file is absent.
+        """
+        return None
+
+    def optimizer_later(self) -> dict[str, Any] | None:
+        """Return the optimizer's state dict as `model_later` returns the model's.
+
+        Returns:
+            The state dict; None where there is none, or `load_optimizer` has to be used.
 
         Raises:
             NotFoundError: one is named, and its file is absent.
@@ -225,6 +254,14 @@ class Reader(ABC):
             NotFoundError: there is none of that name.
         """
         raise UnsupportedError(f"this format holds no state {name!r}")
+
+    def state_later(self, name: str) -> Any:
+        """Return a further state as `model_later` returns the model; loaded, unless overridden.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        return self.load_state(name)
 
     def load_metrics_log(self) -> tuple[dict[str, Any], ...]:
         """Return what was measured since the training began; a format without such a file, none.
@@ -288,6 +325,8 @@ class Format(ABC):
             have it called otherwise: then `Files.named` says how, when it is read.
         own_folder: whether what `write` writes wants a folder of its own, as other programs expect
             it; ``convert`` then has to be told where, and puts nothing beside its source.
+        takes_later: whether `write` and `stored` know what to do with a `ckptstore.later.Later` in
+            the place of a tensor; where they do not, they get every tensor loaded.
         yields_to: formats that win where both match a folder.
         texts: JSON files that it reads, which a person may also add by hand.
     """
@@ -296,6 +335,7 @@ class Format(ABC):
     writable: ClassVar[bool] = False
     one_file: ClassVar[str | None] = None
     own_folder: ClassVar[bool] = False
+    takes_later: ClassVar[bool] = False
     yields_to: ClassVar[tuple[str, ...]] = ()
     texts: ClassVar[tuple[str, ...]] = ()
 
