@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -22,6 +24,7 @@ from ckptstore.errors import (
     UnsupportedError,
 )
 from ckptstore.formats.base import Contents, Files, Format, NewFiles, Reader
+from ckptstore.later import Opened
 from ckptstore.manifest import TensorInfo
 from ckptstore.structure import Structure
 
@@ -42,6 +45,7 @@ class LegacyFormat(Format):
     name: ClassVar[str] = "legacy"
     writable: ClassVar[bool] = True
     one_file: ClassVar[str | None] = _NAMES[0]
+    takes_later: ClassVar[bool] = True
     yields_to: ClassVar[tuple[str, ...]] = ("bundle",)
 
     def matches(self, files: Files) -> bool:
@@ -93,6 +97,8 @@ class _LegacyReader(Reader):
         self._files = files
         self._name = name
         self._where = f"{name} in {files.location}"
+        self._open = partial(files.open, name)
+        self._opened = Opened()
         self._pt = _read(files, name)
         root = self._pt.root
         if not isinstance(root, dict):
@@ -162,11 +168,21 @@ class _LegacyReader(Reader):
                 where=self._where,
             )
 
+    def model_later(self) -> Mapping[str, Any] | None:
+        """Return the state dict as tensors that are read when they are written."""
+        state: dict[str, Any] | None = self._later(self._model)
+        return state
+
     def load_optimizer(self, map_location: Any = "cpu") -> dict[str, Any] | None:
         """Return the optimizer's state dict, or None where there is none."""
         if not self.has_optimizer:
             return None
-        state: dict[str, Any] = self._load(lambda root: root[_OPTIMIZER], map_location=map_location)
+        state: dict[str, Any] = self._load(_optimizer, map_location=map_location)
+        return state
+
+    def optimizer_later(self) -> dict[str, Any] | None:
+        """Return the same as tensors that are read when they are written."""
+        state: dict[str, Any] | None = self._later(_optimizer) if self.has_optimizer else None
         return state
 
     def states(self) -> tuple[str, ...]:
@@ -175,10 +191,19 @@ class _LegacyReader(Reader):
 
     def load_state(self, name: str, map_location: Any = "cpu") -> Any:
         """Return what stands under a further key."""
+        return self._load(self._state(name), map_location=map_location)
+
+    def state_later(self, name: str) -> Any:
+        """Return the same as tensors that are read when they are written."""
+        part = self._state(name)
+        state = self._later(part)
+        return self._load(part) if state is None else state
+
+    def _state(self, name: str) -> Callable[[Any], Any]:
         if name not in self._extra:
             there = ", ".join(map(repr, self._extra)) or "none"
             raise NotFoundError(f"no state {name!r} in {self._where}; it has {there}")
-        return self._load(lambda root: root[self._extra[name]], map_location=map_location)
+        return itemgetter(self._extra[name])
 
     def files(self) -> tuple[str, ...]:
         """Return the one file."""
@@ -220,7 +245,19 @@ class _LegacyReader(Reader):
                 **options,
             )
 
+    def _later(self, part: Callable[[Any], Any]) -> Any:
+        from ckptstore import tensors
 
+        return tensors.later(
+            self._open,
+            part=part,
+            proved=self._files.manifest is not None,
+            opened=self._opened,
+            where=self._where,
+        )
+
+
+_optimizer = itemgetter(_OPTIMIZER)
 _KNOWN_FILES: WeakKeyDictionary[Files, dict[str, ptfile.PtFile]] = WeakKeyDictionary()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ckptstore.ptfile.names import repaired
 from ckptstore.tensors.filling import fill
+from ckptstore.tensors.later import later, loaded
 from ckptstore.tensors.loading import load
 from ckptstore.tensors.memory import bytes_of
 from ckptstore.tensors.modules import (
@@ -50,7 +51,9 @@ __all__ = [
     "foreign_states",
     "imprint",
     "known_states",
+    "later",
     "load",
+    "loaded",
     "repaired",
     "restore",
     "restore_model",

@@ -13,7 +13,7 @@ from ckptstore.ptfile import Size, StorageStub, TensorStub, Token
 from ckptstore.tensors.memory import memory_of
 from ckptstore.tensors.records import Records
 
-__all__ = ["buildable", "built", "storages_of"]
+__all__ = ["Builder", "buildable", "built", "read_storages", "storages_of", "stubs_of"]
 
 _TOKENS = {"dtype", "device", "layout", "qscheme"}
 _VALUES = (type(None), bool, int, float, complex, str, bytes, bytearray, set)
@@ -48,17 +48,22 @@ def built(tree: Any, records: Records, map_location: Any, mapped: memoryview | N
     if mapped is not None:
         storages = _mapped(stubs, records, mapped)
     else:
-        storages = _read(stubs, records, map_location)
-    return _Builder(storages, records.archive.where).build(tree)
+        storages = read_storages(stubs, records, map_location)
+    return Builder(storages, records.archive.where).build(tree)
 
 
 def storages_of(tree: Any) -> dict[str, StorageStub]:
     """Return the records that a tree touches."""
-    return {
-        value.record: value.storage
-        for value in _walk(tree)
-        if isinstance(value, TensorStub) and value.record is not None and value.storage is not None
-    }
+    return {name: stubs[0].storage for name, stubs in stubs_of(tree).items() if stubs[0].storage}
+
+
+def stubs_of(tree: Any) -> dict[str, list[TensorStub]]:
+    """Return the records that a tree touches, each with the tensors that look into it."""
+    found: dict[str, list[TensorStub]] = {}
+    for value in _walk(tree):
+        if isinstance(value, TensorStub) and value.record is not None:
+            found.setdefault(value.record, []).append(value)
+    return found
 
 
 def _walk(tree: Any) -> Iterator[Any]:
@@ -76,8 +81,8 @@ def _walk(tree: Any) -> Iterator[Any]:
             waiting.extend(value)
 
 
-def _read(
-    stubs: Mapping[str, StorageStub], records: Records, map_location: Any
+def read_storages(
+    stubs: Mapping[str, StorageStub], records: Records, map_location: Any = "cpu"
 ) -> dict[str, torch.UntypedStorage]:
     """Read records into memory of their own, and bring them where they belong."""
     found = records.archive.records
@@ -150,13 +155,21 @@ def _placed(
         ) from error
 
 
-class _Builder:
+class Builder:
+    """Puts tensors in the places of stubs.
+
+    Args:
+        storages: the records by name.
+        where: what to call the file in errors.
+    """
+
     def __init__(self, storages: Mapping[str, torch.UntypedStorage], where: str) -> None:
         self._storages = storages
         self._where = where
         self._done: dict[int, Any] = {}
 
     def build(self, value: Any) -> Any:
+        """Return a value with tensors in it; what was one object is one again."""
         if not isinstance(value, (TensorStub, Token, *_CONTAINERS)):
             return value
         if id(value) not in self._done:
@@ -165,7 +178,7 @@ class _Builder:
 
     def _made(self, value: Any) -> Any:
         if isinstance(value, TensorStub):
-            return self._tensor(value)
+            return self.tensor(value)
         if isinstance(value, Token):
             device = value.kind == "device"
             return self._device(value.name) if device else getattr(torch, value.name)
@@ -191,7 +204,8 @@ class _Builder:
                 "restore it from a good copy"
             ) from error
 
-    def _tensor(self, stub: TensorStub) -> torch.Tensor:
+    def tensor(self, stub: TensorStub) -> Any:
+        """Return what stands in the place of a stub."""
         storage = self._storages[str(stub.record)]
         tensor = torch.empty(0, dtype=getattr(torch, stub.dtype), device=storage.device)
         try:

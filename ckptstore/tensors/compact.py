@@ -8,30 +8,35 @@ tensors which share memory still share it after the load.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 
-__all__ = ["compacted", "is_plain"]
+__all__ = ["View", "are_alike", "begins", "compacted", "is_plain", "parted"]
 
 _ALIGNMENT = 16
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class _View:
-    tensor: torch.Tensor
+class View(Generic[_T]):
+    """What a tensor covers of a storage.
+
+    Attributes:
+        tensor: which.
+        start: the first byte.
+        end: behind the last one.
+        nbytes: bytes of its elements.
+        geometry: the same for two that are one tensor.
+    """
+
+    tensor: _T
     start: int
     end: int
-
-    @property
-    def nbytes(self) -> int:
-        return self.tensor.numel() * self.tensor.element_size()
-
-    @property
-    def geometry(self) -> tuple[object, ...]:
-        tensor = self.tensor
-        return (tensor.dtype, self.start, tensor.shape, tensor.stride())
+    nbytes: int
+    geometry: tuple[object, ...]
 
 
 def compacted(tensors: Iterable[torch.Tensor]) -> dict[int, torch.Tensor]:
@@ -40,7 +45,7 @@ def compacted(tensors: Iterable[torch.Tensor]) -> dict[int, torch.Tensor]:
     Args:
         tensors: all of an object's, each once.
     """
-    storages: dict[tuple[torch.device, int], list[_View]] = {}
+    storages: dict[tuple[torch.device, int], list[View[torch.Tensor]]] = {}
     for tensor in tensors:
         view = _view_of(tensor)
         if view is not None:
@@ -48,12 +53,20 @@ def compacted(tensors: Iterable[torch.Tensor]) -> dict[int, torch.Tensor]:
             storages.setdefault(key, []).append(view)
     replaced: dict[int, torch.Tensor] = {}
     for views in storages.values():
-        groups = _overlapping(views)
-        needed = sum(_needed(group) for group in groups)
-        if needed < views[0].tensor.untyped_storage().nbytes():
-            for group in groups:
-                replaced |= _own_storage(group)
+        for group in parted(views, views[0].tensor.untyped_storage().nbytes()):
+            replaced |= _own_storage(group)
     return replaced
+
+
+def parted(views: Sequence[View[_T]], size: int) -> list[list[View[_T]]]:
+    """Return the groups that get a storage of their own; none where the storage stays as it is.
+
+    Args:
+        views: of one storage.
+        size: bytes of it.
+    """
+    groups = _overlapping(views)
+    return groups if sum(map(_needed, groups)) < size else []
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
@@ -69,23 +82,24 @@ def is_plain(tensor: torch.Tensor) -> bool:
     )
 
 
-def _view_of(tensor: torch.Tensor) -> _View | None:
+def _view_of(tensor: torch.Tensor) -> View[torch.Tensor] | None:
     """Return the bytes that a tensor covers, or None where it is better left as it is."""
     if not is_plain(tensor):
         return None
     size = tensor.element_size()
     start = int(tensor.storage_offset()) * size
+    geometry = (tensor.dtype, start, tensor.shape, tensor.stride())
     if not tensor.numel():
-        return _View(tensor, start, start)
+        return View(tensor, start, start, 0, geometry)
     reach = sum(
         int(n - 1) * int(step) for n, step in zip(tensor.shape, tensor.stride(), strict=True)
     )
-    return _View(tensor, start, start + (reach + 1) * size)
+    return View(tensor, start, start + (reach + 1) * size, tensor.numel() * size, geometry)
 
 
-def _overlapping(views: list[_View]) -> list[list[_View]]:
+def _overlapping(views: Iterable[View[_T]]) -> list[list[View[_T]]]:
     """Group views of one storage by the ranges that overlap; empty ones stand alone."""
-    groups: list[list[_View]] = []
+    groups: list[list[View[_T]]] = []
     end = -1
     for view in sorted(views, key=lambda view: (view.start, view.end)):
         if groups and view.start < end and view.start < view.end:
@@ -96,23 +110,28 @@ def _overlapping(views: list[_View]) -> list[list[_View]]:
     return groups
 
 
-def _alike(group: list[_View]) -> bool:
+def are_alike(group: Sequence[View[_T]]) -> bool:
+    """Whether all of a group are one tensor."""
     return len({view.geometry for view in group}) == 1
 
 
-def _needed(group: list[_View]) -> int:
+def begins(group: Sequence[View[_T]]) -> int:
+    """Return the byte at which a storage of a group's own begins."""
+    return group[0].start // _ALIGNMENT * _ALIGNMENT
+
+
+def _needed(group: Sequence[View[_T]]) -> int:
     span = max(view.end for view in group) - group[0].start
-    return min(span, group[0].nbytes) if _alike(group) else span
+    return min(span, group[0].nbytes) if are_alike(group) else span
 
 
-def _own_storage(group: list[_View]) -> dict[int, torch.Tensor]:
+def _own_storage(group: list[View[torch.Tensor]]) -> dict[int, torch.Tensor]:
     """Return tensors like those of a group, in a storage that holds these alone."""
     first = group[0].tensor.detach()
-    if _alike(group) and group[0].nbytes <= group[0].end - group[0].start:
+    if are_alike(group) and group[0].nbytes <= group[0].end - group[0].start:
         copy = first.clone(memory_format=torch.preserve_format)
         return {id(view.tensor): _like(view.tensor, copy.detach()) for view in group}
-    start = group[0].start // _ALIGNMENT * _ALIGNMENT
-    end = max(view.end for view in group)
+    start, end = begins(group), max(view.end for view in group)
     empty = torch.empty(0, dtype=torch.uint8, device=first.device)
     storage = empty.set_(first.untyped_storage(), start, (end - start,), (1,)).clone()
     result = {}

@@ -23,7 +23,7 @@ from ckptstore.tensors.build import buildable, built, storages_of
 from ckptstore.tensors.interrupts import Interrupts
 from ckptstore.tensors.records import Records, TorchFile
 
-__all__ = ["load"]
+__all__ = ["bytes_in", "check_by_torch", "has_bytes", "load"]
 
 
 def load(
@@ -71,13 +71,13 @@ def load(
     _check_device(map_location)
     records = Records(file, content.archive, proved=proved)
     tree = content.root if part is None else part(content.root)
-    if buildable(tree) and content.byteorder == sys.byteorder and _has_bytes("cpu"):
+    if buildable(tree) and content.byteorder == sys.byteorder and has_bytes("cpu"):
         if part is None and prove:
-            _check_by_torch(records, where)
+            check_by_torch(records, where)
         mapped = _mapped(records, tree, prove=prove) if mmap else None
         found = built(tree, records, map_location, mapped)
         if part is None and prove:
-            records.prove(_bytes_of(content))
+            records.prove(bytes_in(content))
         return found
     if mmap:
         raise UnsupportedError(
@@ -108,16 +108,21 @@ def _selection(
     return select
 
 
-def _check_by_torch(records: Records, where: str) -> None:
+def check_by_torch(records: Records, where: str, map_location: str = "cpu") -> None:
     """Have torch's own weights-only loader go through a file, all but the bytes of its tensors.
 
     So nothing is loaded that plain `torch.load` would refuse.
+
+    Args:
+        records: of the file.
+        where: what to call it in errors.
+        map_location: ``meta`` where the tensors may be larger than memory.
 
     Raises:
         CorruptionError, UnsafeError: torch refuses it.
     """
     with torch.serialization.skip_data():
-        _by_torch(TorchFile(records), "cpu", where)
+        _by_torch(TorchFile(records), map_location, where)
 
 
 def _whole(records: Records, content: PtFile, map_location: Any, where: str) -> Any:
@@ -131,17 +136,17 @@ def _whole(records: Records, content: PtFile, map_location: Any, where: str) -> 
         loaded = _by_torch(file, map_location, where)
     # Whatever order torch reads in, no record leaves here unchecked, and no memory unwritten.
     named = {stub.record for stub in _all_stubs(content) if stub.record is not None}
-    unread = file.unread(sorted(named)) if _has_bytes(map_location) else []
+    unread = file.unread(sorted(named)) if has_bytes(map_location) else []
     if unread:
         raise CorruptionError(
             f"{where} is damaged: torch takes its record {unread[0]!r} for read without having "
             "read it; restore it from a good copy"
         )
-    records.prove(_bytes_of(content))
+    records.prove(bytes_in(content))
     return loaded
 
 
-def _bytes_of(content: PtFile) -> list[str]:
+def bytes_in(content: PtFile) -> list[str]:
     """Return the records of all storages, of those too that no tensor of the result looks into."""
     return [name for name in content.records if name.startswith("data/")]
 
@@ -197,7 +202,7 @@ def _refusal(error: BaseException, where: str) -> Exception:
     )
 
 
-def _has_bytes(map_location: Any) -> bool:
+def has_bytes(map_location: Any) -> bool:
     """Whether tensors made now have memory: they have none on meta and in a FakeTensorMode."""
     return str(map_location) != "meta" and type(torch.empty(0)) is torch.Tensor
 

@@ -15,9 +15,12 @@ from typing import IO, Any, cast
 import torch
 
 from ckptstore.errors import UnsafeError, UnsupportedError
+from ckptstore.later import Later
 from ckptstore.storage.base import Sink
 from ckptstore.tensors.compact import compacted, is_plain
 from ckptstore.tensors.interrupts import Interrupts
+from ckptstore.tensors.later import loaded
+from ckptstore.tensors.standing import Standing, standing
 from ckptstore.tensors.writing import write_plain
 
 __all__ = ["Checked", "checked", "save"]
@@ -26,7 +29,7 @@ _MOST_DEPTH = 100
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
 _LEAVES = (type(None), bool, int, float, complex, str, bytes, bytearray)
 _TORCH_LEAVES = (torch.dtype, torch.device, torch.Size, torch.layout, torch.qscheme)
-_FLAT = frozenset((*_TENSORS, *_LEAVES, *_TORCH_LEAVES))
+_FLAT = frozenset((*_TENSORS, Later, *_LEAVES, *_TORCH_LEAVES))
 _SAFE = frozenset((*_FLAT, set))
 _CONTAINERS = frozenset((dict, OrderedDict, Counter, list, tuple))
 _BEFORE_ALL = -101  # torch's own begin at 10; two of one priority cannot be sorted.
@@ -60,9 +63,13 @@ class Checked:
     _obj: Any
     _what: str
     _tensors: Mapping[int, torch.Tensor]
+    _laters: Mapping[int, Later]
 
     def save(self, sink: Sink) -> None:
         """Write the object as `torch.save` does, in one pass and without a second copy (G6).
+
+        A `Later` is read as it is written, and gives the bytes that the loaded tensor gives; only
+        beside tensors that torch itself has to write (sparse, quantized) all are loaded.
 
         Guarantee: equal objects give equal bytes; a view is written without the rest of its
         storage; tied tensors stay tied; plain ``torch.load(..., weights_only=True)`` reads the
@@ -74,8 +81,16 @@ class Checked:
         Raises:
             UnsupportedError: torch cannot save it.
         """
-        tree = _canonical(self._obj, compacted(self._tensors.values()), {})
-        write = write_plain if all(map(is_plain, self._tensors.values())) else _write_by_torch
+        plain = all(map(is_plain, self._tensors.values()))
+        if self._laters and not plain:
+            checked(loaded(self._obj), self._what).save(sink)
+            return
+        replaced: dict[int, torch.Tensor | Standing] = {
+            **compacted(self._tensors.values()),
+            **standing(self._laters.values()),
+        }
+        tree = _canonical(self._obj, replaced, {})
+        write = write_plain if plain else _write_by_torch
         file, interrupts = _SinkFile(sink), Interrupts()
         try:
             write(tree, file)
@@ -117,6 +132,7 @@ def checked(obj: Any, what: str = "the state") -> Checked:
         UnsupportedError: it is nested deeper than 100, or holds itself.
     """
     tensors: dict[int, torch.Tensor] = {}
+    laters: dict[int, Later] = {}
     count = 0
     for path, value in _walk(obj, what):
         count += 1
@@ -130,13 +146,16 @@ def checked(obj: Any, what: str = "the state") -> Checked:
             )
         if kind in _TENSORS:
             tensors[id(value)] = value
+        elif kind is Later:
+            laters[id(value)] = value
         elif (kind is int and value.bit_length() > _MOST_BITS) or (kind is bytes and not value):
             raise UnsafeError(
                 f"{what} holds {'no bytes' if kind is bytes else 'an absurdly large number'}"
                 f"{_at(path)}, which torch's safe loader refuses; save it as text"
             )
-    size = 4096 + 128 * count + 512 * len(tensors) + _bytes_of(tensors.values())
-    return Checked(size, obj, what, tensors)
+    size = 4096 + 128 * count + 512 * (len(tensors) + len(laters))
+    size += _bytes_of(tensors.values()) + _later_bytes(laters.values())
+    return Checked(size, obj, what, tensors, laters)
 
 
 def _bytes_of(tensors: Iterable[torch.Tensor]) -> int:
@@ -148,6 +167,14 @@ def _bytes_of(tensors: Iterable[torch.Tensor]) -> int:
             used = tensor.numel() * tensor.element_size()
             address = storage.data_ptr()
             sizes[address] = min(sizes.get(address, 0) + used, storage.nbytes())
+    return sum(sizes.values())
+
+
+def _later_bytes(laters: Iterable[Later]) -> int:
+    sizes: dict[int, int] = {}
+    for later in laters:
+        whole = later if later.whole is None else later.whole
+        sizes[id(whole)] = min(sizes.get(id(whole), 0) + later.nbytes, whole.nbytes)
     return sum(sizes.values())
 
 
@@ -185,13 +212,15 @@ def _inside(value: Any) -> Iterator[tuple[Any, Any]]:
     return iter(())
 
 
-def _canonical(value: Any, replaced: Mapping[int, torch.Tensor], memo: dict[int, Any]) -> Any:
+def _canonical(
+    value: Any, replaced: Mapping[int, torch.Tensor | Standing], memo: dict[int, Any]
+) -> Any:
     """Copy the containers, so that equal objects pickle equally, whatever their strings' identity.
 
     pickle writes a string once and then refers to it, by identity: a state that was loaded would
     differ from the one that was saved, though both are equal.
     """
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, (torch.Tensor, Later)):
         return replaced.get(id(value), value)
     if type(value) is str:
         return sys.intern(value)

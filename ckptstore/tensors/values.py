@@ -11,13 +11,15 @@ import torch
 
 from ckptstore.digests import Chunks
 from ckptstore.errors import UnsupportedError
+from ckptstore.later import Later
 from ckptstore.statistics import Distance, Statistics
 from ckptstore.tensors.memory import bytes_of
 from ckptstore.tensors.spread import Spread
 
-__all__ = ["alike", "distance", "imprint", "statistics"]
+__all__ = ["alike", "distance", "imprint", "rows_of", "statistics"]
 
 _PIECE = 2**22
+_COMPARED = 2**18
 
 
 def statistics(tensor: torch.Tensor, bins: int | None = None) -> Statistics:
@@ -51,7 +53,12 @@ def statistics(tensor: torch.Tensor, bins: int | None = None) -> Statistics:
 
 
 def alike(one: Any, two: Any) -> bool:
-    """Whether two objects hold the same: containers, plain values, and tensors bit for bit."""
+    """Whether two objects hold the same: containers, plain values, and tensors bit for bit.
+
+    A `Later` is a tensor too, of which a few MiB are in memory at a time.
+    """
+    if isinstance(one, Later) or isinstance(two, Later):
+        return _form(one) == _form(two) and _same_bytes(rows_of(one), rows_of(two))
     if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):
         form = (one.dtype, one.shape, one.layout) == (two.dtype, two.shape, two.layout)
         if not form or one.is_meta or one.is_quantized:
@@ -75,13 +82,19 @@ def alike(one: Any, two: Any) -> bool:
 def imprint(value: Any, *, once: bool = False) -> Any:
     """Return an object with a checksum of its bytes in the place of each tensor.
 
-    Two imprints are `alike` where their objects are, and need not be in memory at once.
+    Two imprints are `alike` where their objects are, and need not be in memory at once. That of a
+    `Later` is the one of its tensor.
 
     Args:
         value: tensors, in containers of any depth.
         once: look once at what a tensor shows many times. Then two are alike where their objects
             are and repeat the same; one that holds all that another repeats has another imprint.
     """
+    if isinstance(value, Later):
+        chunks = Chunks()
+        for rows in value.pieces():
+            chunks.update(rows)
+        return [*_form(value), [False] * len(value.shape), *chunks.digest().checksums]
     if isinstance(value, torch.Tensor):
         form = (str(value.dtype), tuple(value.shape), str(value.layout))
         if value.is_meta or value.is_quantized:
@@ -94,14 +107,46 @@ def imprint(value: Any, *, once: bool = False) -> Any:
         repeated = [once and size > 1 and not step for size, step in _sizes(values)]
         values = values[tuple(slice(1 if many else None) for many in repeated)]
         chunks = Chunks()
-        for piece in _parts(values):
-            chunks.update(bytes_of(_bytes(piece.cpu())))
+        for rows in rows_of(values):
+            chunks.update(rows)
         return [*form, repeated, *chunks.digest().checksums]
     if isinstance(value, Mapping):
         return {key: imprint(inner, once=once) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [imprint(inner, once=once) for inner in value]
     return value
+
+
+def rows_of(value: torch.Tensor | Later) -> Iterator[memoryview]:
+    """Yield the elements of a dense tensor in row-major order, as bytes, some MiB at a time."""
+    if isinstance(value, Later):
+        yield from value.pieces()
+        return
+    for piece in _parts(value.detach()):
+        yield bytes_of(_bytes(piece.cpu()))
+
+
+def _form(value: Any) -> tuple[object, ...]:
+    """Return dtype, shape and layout, the same for a tensor and for what is read of it later."""
+    if isinstance(value, Later):
+        return (f"torch.{value.dtype}", tuple(value.shape), str(torch.strided))
+    if not isinstance(value, torch.Tensor) or value.is_meta or value.is_nested:
+        return (type(value),)
+    return (str(value.dtype), tuple(value.shape), str(value.layout))
+
+
+def _same_bytes(one: Iterator[memoryview], two: Iterator[memoryview]) -> bool:
+    """Whether two streams are the same, however they are cut; both are taken to their ends."""
+    same, mine, theirs = True, memoryview(b""), memoryview(b"")
+    while True:
+        mine = mine or next((piece for piece in one if piece), memoryview(b""))
+        theirs = theirs or next((piece for piece in two if piece), memoryview(b""))
+        count = min(len(mine), len(theirs), _COMPARED)
+        if not count:
+            return same and not mine and not theirs
+        # Two copies are compared sooner than two views, which Python looks at byte by byte.
+        same = same and bytes(mine[:count]) == bytes(theirs[:count])
+        mine, theirs = mine[count:], theirs[count:]
 
 
 def _made_of(tensor: torch.Tensor) -> list[torch.Tensor]:

@@ -15,6 +15,7 @@ import torch
 from ckptstore.ptfile.writing import Taker, Writer
 from ckptstore.tensors.memory import memory_of
 from ckptstore.tensors.pickling import pickled
+from ckptstore.tensors.standing import Bytes
 
 __all__ = ["write_plain"]
 
@@ -26,7 +27,7 @@ def write_plain(tree: Any, sink: Taker) -> None:
     """Write an object whose tensors are plain; the memory of those on the CPU is lent.
 
     Args:
-        tree: containers, plain values and tensors.
+        tree: containers, plain values, tensors, and what stands for those that are read here.
         sink: takes the file's bytes.
 
     Raises:
@@ -39,6 +40,9 @@ def write_plain(tree: Any, sink: Taker) -> None:
     for name, text in _MARKS.items():
         writer.record(name, [memoryview(text)], len(text))
     for key, storage in storages.items():
+        if isinstance(storage, Bytes):
+            writer.record(f"data/{key}", storage.pieces(), storage.nbytes, lent=False)
+            continue
         here = storage.device.type == "cpu"
         pieces = _slices(memory_of(storage)) if here else _fetched(storage)
         writer.record(f"data/{key}", pieces, storage.nbytes(), lent=here)

@@ -49,7 +49,8 @@ def convert(
     Guarantee: the source is read, never changed or deleted; tensors, optimizer state and JSON
     fields are the same afterwards, or what the format says that it makes of them
     (`Format.stored`). That the tensors are is seen, one by one, and reported; what the format has
-    no room for is named. A format that is one file, such as ``legacy``, is written
+    no room for is named. Where both formats know how, a few MiB of the tensors are in memory at a
+    time, whatever their size (G6). A format that is one file, such as ``legacy``, is written
     whole or not at all, and never over a file that is there (G2).
 
     Args:
@@ -213,7 +214,7 @@ class _Work:
         return done, True
 
     def _rehearsed(self) -> tuple[Save, Rehearsal, Contents | None]:
-        """Return what is to be saved, and what that will be; all of the source is read by then.
+        """Return what is to be saved, and what that will be; all of the source was read by then.
 
         The last is what the format stores, where that is not what it is given.
         """
@@ -236,6 +237,7 @@ class _Work:
             self.origin,
             optimizer=self.optimizer,
             roomy=self.target.one_file is not None,
+            later=self.target.takes_later,
             tokenizer_files=self.carried,
         )
 

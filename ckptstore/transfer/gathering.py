@@ -14,7 +14,7 @@ from ckptstore.opening import open_state
 from ckptstore.storage.base import Storage
 from ckptstore.texts import dump_json
 
-__all__ = ["contents_of", "opened", "own_fields"]
+__all__ = ["contents_of", "opened", "own_fields", "part_of"]
 
 # What a training_state.json of less than 1 KB has room for beside step and file names.
 _MOST_FIELDS = 600
@@ -27,15 +27,18 @@ def contents_of(
     *,
     optimizer: bool,
     roomy: bool,
+    later: bool = False,
     tokenizer_files: Mapping[str, bytes] | None = None,
 ) -> Contents:
-    """Load everything that a checkpoint holds.
+    """Return everything that a checkpoint holds.
 
     Args:
         origin: the checkpoint.
         optimizer: False for model, config and tokenizer only.
         roomy: whether fields of the training state may have any size; otherwise the largest become
             states.
+        later: whether tensors may be read when they are written, where its format can do that;
+            otherwise all are loaded.
         tokenizer_files: what the tokenizer is to have beside its state.
 
     Raises:
@@ -44,26 +47,43 @@ def contents_of(
     files = dict(tokenizer_files or {})
     if not optimizer:
         return Contents(
-            model=origin.load_model(),
+            model=part_of(origin, "model", later=later),
             config=origin.config,
             tokenizer_state=origin.tokenizer_state,
             tokenizer_files=files,
         )
     fields = own_fields(origin)
-    states = {name: origin.load_state(name) for name in origin.states()}
+    states = {name: part_of(origin, name, later=later) for name in origin.states()}
     if not roomy:
         _make_room(fields, states, origin.location)
     return Contents(
-        model=origin.load_model(),
+        model=part_of(origin, "model", later=later),
         config=origin.config,
         tokenizer_state=origin.tokenizer_state,
-        optimizer=origin.load_optimizer(),
+        optimizer=part_of(origin, "optimizer", later=later),
         states=states,
         step=origin.step,
         training_state=fields,
         metrics_log=origin.load_metrics_log(),
         tokenizer_files=files,
     )
+
+
+def part_of(origin: Checkpoint, part: str, *, later: bool) -> Any:
+    """Return the model, the optimizer or a state.
+
+    Args:
+        origin: the checkpoint.
+        part: ``model``, ``optimizer``, or the name of a state.
+        later: whether its tensors may be read when they are asked for.
+    """
+    if part == "model":
+        model = origin.reader.model_later() if later else None
+        return origin.load_model() if model is None else model
+    if part == "optimizer":
+        optimizer = origin.reader.optimizer_later() if later else None
+        return origin.load_optimizer() if optimizer is None else optimizer
+    return origin.reader.state_later(part) if later else origin.load_state(part)
 
 
 def opened(place: Storage, there: Committed | None) -> Checkpoint | None:

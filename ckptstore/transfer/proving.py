@@ -9,7 +9,7 @@ from typing import Any
 from ckptstore.checkpoint import Checkpoint, batches
 from ckptstore.errors import CorruptionError
 from ckptstore.formats.base import Contents
-from ckptstore.transfer.gathering import own_fields
+from ckptstore.transfer.gathering import own_fields, part_of
 from ckptstore.transfer.report import Proof
 from ckptstore.vocabulary import on_this_machine
 
@@ -153,15 +153,31 @@ def _same_values(before: Checkpoint, after: Checkpoint, part: str, names: list[s
     from ckptstore import tensors
 
     if part == "model":
+        one, two = _Model(before), _Model(after)
         found = batches(names, after.tensors(), _AT_ONCE)
-        return all(tensors.alike(before.load_model(b), after.load_model(b)) for b in found)
-    # Neither can be read in pieces, so that only one of them is in memory at a time. What both
+        return all(tensors.alike(one.some(batch), two.some(batch)) for batch in found)
+    # Where neither can be read in pieces, only one of them is in memory at a time. What both
     # repeat is looked at once; a format may have written out what was repeated before.
     for once in (True, False):
-        one, two = (tensors.imprint(_load(state, part), once=once) for state in (before, after))
-        if tensors.alike(one, two):
+        both = (part_of(state, part, later=True) for state in (before, after))
+        mine, theirs = (tensors.imprint(state, once=once) for state in both)
+        if tensors.alike(mine, theirs):
             return True
     return False
+
+
+class _Model:
+    """The model of a checkpoint, of which some tensors are in memory at a time."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._later = checkpoint.reader.model_later() or {}
+
+    def some(self, names: list[str]) -> dict[str, Any]:
+        """Return tensors by name: to be read, where the format can do that, or loaded."""
+        absent = [name for name in names if name not in self._later]
+        loaded = self._checkpoint.load_model(absent) if absent else {}
+        return {name: loaded.pop(name, self._later.get(name)) for name in names}
 
 
 def _holds_model(after: Checkpoint, wanted: Mapping[str, Any]) -> bool:
@@ -170,9 +186,10 @@ def _holds_model(after: Checkpoint, wanted: Mapping[str, Any]) -> bool:
     there = after.tensors()
     if there.keys() != wanted.keys():
         return False
+    model = _Model(after)
     for batch in batches(wanted, there, _AT_ONCE):
-        loaded = after.load_model(batch)
-        if not all(tensors.alike(wanted[name], loaded.pop(name)) for name in batch):
+        found = model.some(batch)
+        if not all(tensors.alike(wanted[name], found.pop(name)) for name in batch):
             return False
     return True
 
@@ -181,8 +198,4 @@ def _holds(after: Checkpoint, part: str, wanted: Any) -> bool:
     from ckptstore import tensors
 
     there = after.has_optimizer if part == "optimizer" else part in after.states()
-    return there and tensors.alike(wanted, _load(after, part))
-
-
-def _load(checkpoint: Checkpoint, part: str) -> Any:
-    return checkpoint.load_optimizer() if part == "optimizer" else checkpoint.load_state(part)
+    return there and tensors.alike(wanted, part_of(after, part, later=True))
