@@ -21,7 +21,10 @@ except ModuleNotFoundError as error:
 pytest.register_assert_rewrite(
     *(
         f"ckptstore.testing.{name}"
-        for name in ("comparing", "formats", "hostile", "reading", "storing", "tokenizers", "using")
+        for name in (
+            *("comparing", "formats", "hostile", "later", "reading"),
+            *("storing", "tokenizers", "using"),
+        )
     )
 )
 

@@ -11,18 +11,23 @@ from typing import Any
 from ckptstore.checkpoint import Checkpoint
 from ckptstore.errors import CkptstoreError
 from ckptstore.formats.base import Contents, Files, Format, Reader
+from ckptstore.later import Later
 from ckptstore.testing.memory import MemoryFiles, MemoryNewFiles
 
 __all__ = [
     "another",
+    "arrived",
     "check_equal",
     "differences",
     "example_contents",
     "our_errors_only",
     "read_everything",
+    "read_later",
     "same",
     "written",
 ]
+
+_LARGEST_PIECE = 64 * 2**20
 
 
 def example_contents() -> Contents:
@@ -101,11 +106,39 @@ def read_everything(format_: Format, files: Files, states: Sequence[str] = ()) -
     for name in dict.fromkeys((*reader.states(), *states)):
         reader.tensors_in(name)
         reader.load_state(name)
+        reader.state_later(name)
+    for later in read_later(reader).values():
+        arrived(later)
     reader.load_metrics_log()
     dict(reader.tokenizer_files())
     reader.files()
     reader.for_inference()
     return reader
+
+
+def read_later(reader: Reader) -> dict[str, Any]:
+    """Return what a reader hands out to be read when it is written, by what to call it."""
+    parts = {"the model": reader.model_later(), "the optimizer": reader.optimizer_later()}
+    states = {f"the state {name!r}": reader.state_later(name) for name in reader.states()}
+    return {**{part: found for part, found in parts.items() if found is not None}, **states}
+
+
+def arrived(value: Any) -> Any:
+    """Return a state with the tensors that its `Later` give."""
+    import torch
+
+    if isinstance(value, Later):
+        pieces = [bytes(piece) for piece in value.pieces()]
+        assert max(map(len, pieces), default=0) <= _LARGEST_PIECE
+        data = bytearray(b"".join(pieces))
+        assert len(data) == value.nbytes, f"{len(data)} bytes came of {value.nbytes}"
+        flat = torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0).byte()
+        return flat.view(getattr(torch, value.dtype)).reshape(value.shape)
+    if isinstance(value, Mapping):
+        return {key: arrived(inner) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(arrived(inner) for inner in value)
+    return value
 
 
 def _check_types(reader: Reader) -> None:

@@ -25,6 +25,7 @@ from ckptstore.testing.comparing import (
     written,
 )
 from ckptstore.testing.hostile import FormatHostility
+from ckptstore.testing.later import FormatLater
 from ckptstore.testing.memory import MemoryFiles, MemoryNewFiles
 from ckptstore.testing.reading import FormatReading
 from ckptstore.testing.storing import FormatStoring
@@ -32,7 +33,7 @@ from ckptstore.testing.storing import FormatStoring
 __all__ = ["FormatTests"]
 
 
-class FormatTests(FormatReading, FormatStoring, FormatHostility):
+class FormatTests(FormatReading, FormatLater, FormatStoring, FormatHostility):
     """Every promise of `Format` and `Reader`, for one format.
 
     Subclass it under a name that begins with ``Test``, and override the fixture `format_class`;

@@ -183,6 +183,8 @@ def test_a_faulty_tokenizer_is_caught(tokenizer_outcomes: Outcomes, expected: st
         "TestInvents::test_what_was_measured_is_read_or_left_out",
         "TestInvents::test_files_of_a_tokenizer_come_back_or_are_left_out",
         "TestBoasts::test_its_parts_agree",
+        "TestBelated::test_what_is_read_later_is_what_loads",
+        "TestUnable::test_what_is_read_later_is_written_as_what_is_loaded",
         "TestTwice::test_its_files_suffice",
         "TestElsewhere::test_its_files_are_named",
         "TestElsewhere::test_what_inference_needs_suffices",

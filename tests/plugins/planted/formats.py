@@ -17,6 +17,7 @@ from planted_plugin import registered
 
 from ckptstore import CorruptionError, StorageError
 from ckptstore.formats.base import Contents
+from ckptstore.later import Later
 from ckptstore.testing import FormatTests
 
 
@@ -172,6 +173,12 @@ class ReadOnly(JsonFormat):
     writable = False
 
 
+class Unable(JsonFormat):
+    """Promises to take what it knows nothing of."""
+
+    takes_later = True
+
+
 class _Reading(JsonFormat):
     """Reads with a reader of its own."""
 
@@ -216,6 +223,21 @@ class Invents(_Reading):
 
         def tokenizer_files(self):
             return {"tokenizer.words": b"a\nthe\n"}
+
+
+class Belated(_Reading):
+    """Gives other bytes to whoever reads later."""
+
+    class Reader(JsonReader):
+        def model_later(self):
+            return {
+                name: Later(info.dtype, info.shape, info.nbytes, lambda info=info: zeros(info))
+                for name, info in self.tensors().items()
+            }
+
+
+def zeros(info):
+    yield memoryview(bytes(info.nbytes))
 
 
 class Boasts(_Reading):
