@@ -23,6 +23,7 @@ from ckptstore.tensors.modules import (
 )
 from ckptstore.tensors.optimizers import check_optimizer
 from ckptstore.tensors.randomness import RandomStates
+from ckptstore.tensors.rows import Boxed, rows_of_boxes
 from ckptstore.tensors.saving import Checked, checked, save
 from ckptstore.tensors.staging import cores_to_spare
 from ckptstore.tensors.states import (
@@ -35,6 +36,7 @@ from ckptstore.tensors.states import (
 from ckptstore.tensors.values import alike, distance, imprint, statistics
 
 __all__ = [
+    "Boxed",
     "Checked",
     "RandomStates",
     "alike",
@@ -59,6 +61,7 @@ __all__ = [
     "restore_model",
     "restore_optimizer",
     "restore_states",
+    "rows_of_boxes",
     "save",
     "state_dict_of",
     "state_of",

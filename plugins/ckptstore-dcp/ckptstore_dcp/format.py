@@ -14,9 +14,11 @@ from typing import Any, ClassVar
 
 from ckptstore import CorruptionError, NotFoundError, UnsupportedError, ptfile
 from ckptstore.formats.base import Files, Format, Reader
+from ckptstore.later import Opened
 from ckptstore.manifest import TensorInfo
 from ckptstore.structure import Structure
 from ckptstore_dcp.covering import check_covered
+from ckptstore_dcp.later import later
 from ckptstore_dcp.loading import fill, load, look
 from ckptstore_dcp.metadata import Chunk, Entry, Item, read_metadata
 from ckptstore_dcp.parts import Group, found_in, nested, whole_keys
@@ -65,6 +67,7 @@ class _DcpReader(Reader):
             data = file.read(ptfile.MOST_PICKLE + 1)
         self._entries = read_metadata(data, self._where)
         self._slices = Slices(files, self._where)
+        self._opened = Opened()
         self._parts = found_in(self._entries.values(), self._where)
         self._model = _repaired(self._parts.model)
         self.has_optimizer = bool(self._parts.optimizer)
@@ -110,6 +113,11 @@ class _DcpReader(Reader):
         loaded = self._load(wanted.values(), map_location)
         return {name: loaded[entry.name] for name, entry in wanted.items()}
 
+    def model_later(self) -> Mapping[str, Any] | None:
+        """Return the state dict as tensors that are read when they are written."""
+        found = self._later(self._model.values())
+        return {name: found[entry.name] for name, entry in self._model.items()}
+
     def fill_model(self, into: Mapping[str, Any], *, atomic: bool = False) -> bool:
         """Overwrite the tensors of a model, each with its chunks."""
         return fill(self._model, into, self._slices, self._where, atomic)
@@ -118,7 +126,16 @@ class _DcpReader(Reader):
         """Return the optimizer's state dict: in DCP's own form, by names, where it was saved so."""
         if not self.has_optimizer:
             return None
-        state: dict[str, Any] = whole_keys(self._nested(self._parts.optimizer, map_location))
+        loaded = self._load(self._parts.optimizer.values(), map_location)
+        state: dict[str, Any] = whole_keys(self._nested(self._parts.optimizer, loaded))
+        return state
+
+    def optimizer_later(self) -> dict[str, Any] | None:
+        """Return the same as tensors that are read when they are written."""
+        if not self.has_optimizer:
+            return None
+        found = self._later(self._parts.optimizer.values())
+        state: dict[str, Any] = whole_keys(self._nested(self._parts.optimizer, found))
         return state
 
     def states(self) -> tuple[str, ...]:
@@ -127,13 +144,20 @@ class _DcpReader(Reader):
 
     def load_state(self, name: str, map_location: Any = "cpu") -> Any:
         """Return another part, nested as it was."""
+        return self._state(name, lambda entries: self._load(entries, map_location))
+
+    def state_later(self, name: str) -> Any:
+        """Return the same as tensors that are read when they are written."""
+        return self._state(name, self._later)
+
+    def _state(self, name: str, values: Callable[[Iterable[Entry]], Mapping[str, Any]]) -> Any:
         if name not in self._states:
             there = ", ".join(map(repr, self._states)) or "none"
             raise NotFoundError(f"no state {name!r} in {self._files.location}; it has {there}")
         state = self._states[name]
         if isinstance(state, Entry):
-            return self._load([state], map_location)[state.name]
-        return self._nested(state, map_location)
+            return values([state])[state.name]
+        return self._nested(state, values(state.values()))
 
     def files(self) -> tuple[str, ...]:
         """Return the metadata, and the files of slices that are there."""
@@ -228,9 +252,11 @@ class _DcpReader(Reader):
     def _load(self, entries: Iterable[Entry], map_location: Any) -> dict[str, Any]:
         return load(entries, self._slices, self._where, map_location)
 
-    def _nested(self, group: Group, map_location: Any) -> Any:
-        loaded = self._load(group.values(), map_location)
-        return nested({path: loaded[entry.name] for path, entry in group.items()}, self._where)
+    def _later(self, entries: Iterable[Entry]) -> dict[str, Any]:
+        return later(entries, self._slices, self._opened, self._where)
+
+    def _nested(self, group: Group, values: Mapping[str, Any]) -> Any:
+        return nested({path: values[entry.name] for path, entry in group.items()}, self._where)
 
     def _infos(self, group: Group) -> dict[str, TensorInfo]:
         """Return the tensors of a part, those within objects too."""

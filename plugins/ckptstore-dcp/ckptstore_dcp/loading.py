@@ -12,7 +12,7 @@ from ckptstore_dcp.covering import check_covered
 from ckptstore_dcp.metadata import Chunk, Entry, Item
 from ckptstore_dcp.slices import Slices, check_plain
 
-__all__ = ["fill", "load", "look"]
+__all__ = ["checked", "fill", "load", "look", "planned", "said"]
 
 
 def load(
@@ -124,6 +124,39 @@ def said(entry: Entry, item: Item) -> str:
     return f"{entry.name!r} in {item.file}"
 
 
+def planned(entry: Entry, of: dict[Item, tuple[Entry, Chunk]], where: str) -> int:
+    """Add the slices of an entry to those that are to be read.
+
+    Args:
+        entry: which.
+        of: what each slice is; added to.
+        where: what to call the metadata in errors.
+
+    Returns:
+        How many there are; chunks without elements have none.
+
+    Raises:
+        CorruptionError: one is absent, too short, or the slice of something else, too.
+        UnsupportedError: one is compressed.
+    """
+    chunks = [chunk for chunk in entry.chunks if prod(chunk.sizes) or not entry.is_tensor]
+    for chunk in chunks:
+        item = _item(chunk, entry, where)
+        check_plain(item, where)
+        if chunk.sizes and prod(chunk.sizes) * _size_of(entry) > item.length:
+            raise CorruptionError(
+                f"{where} is damaged: the slice of {entry.name!r} at {list(chunk.offsets)} has "
+                f"{item.length} bytes, too few for its elements; restore it from a good copy"
+            )
+        if item in of:
+            raise CorruptionError(
+                f"{where} is damaged: {entry.name!r} and {of[item][0].name!r} are one slice; "
+                "restore it from a good copy"
+            )
+        of[item] = (entry, chunk)
+    return len(chunks)
+
+
 class _Jobs:
     """What is to be read, and what became of it."""
 
@@ -145,27 +178,12 @@ class _Jobs:
         import torch
 
         self._order.append(entry.name)
-        chunks = [chunk for chunk in entry.chunks if prod(chunk.sizes) or not entry.is_tensor]
-        if entry.is_tensor and not chunks:
+        count = planned(entry, self._of, self._where)
+        if entry.is_tensor and not count:
             dtype = getattr(torch, entry.dtype)
             self._whole[entry.name] = self._placed(torch.empty(entry.shape, dtype=dtype))
-        for chunk in chunks:
-            item = _item(chunk, entry, self._where)
-            check_plain(item, self._where)
-            if chunk.sizes and prod(chunk.sizes) * _size_of(entry) > item.length:
-                raise CorruptionError(
-                    f"{self._where} is damaged: the slice of {entry.name!r} at "
-                    f"{list(chunk.offsets)} has {item.length} bytes, too few for its elements; "
-                    "restore it from a good copy"
-                )
-            if item in self._of:
-                raise CorruptionError(
-                    f"{self._where} is damaged: {entry.name!r} and {self._of[item][0].name!r} are "
-                    "one slice; restore it from a good copy"
-                )
-            self._of[item] = (entry, chunk)
-        if len(chunks) > 1:
-            self._left[entry.name] = len(chunks)
+        if count > 1:
+            self._left[entry.name] = count
 
     def done(self, item: Item, file: BinaryIO) -> None:
         """Read a slice to where it belongs."""
@@ -176,7 +194,7 @@ class _Jobs:
         if entry.name in self._left:
             self._fill(entry, chunk, file, where)
             return
-        part = _checked(entry, chunk, where) if entry.is_tensor else _itself
+        part = checked(entry, chunk, where) if entry.is_tensor else _itself
         self._whole[entry.name] = tensors.load(
             file, part=part, map_location=self._map_location, where=where
         )
@@ -239,7 +257,7 @@ def _read_into(
 
     from ckptstore import tensors
 
-    check = _checked(entry, chunk, where)
+    check = checked(entry, chunk, where)
     if not tensors.fill(
         file,
         {entry.name: box},
@@ -270,8 +288,11 @@ def _itself(root: Any) -> Any:
     return root
 
 
-def _checked(entry: Entry, chunk: Chunk, where: str) -> Callable[[Any], Any]:
-    """Return what picks the tensor of a chunk out of its slice; of stubs and tensors alike."""
+def checked(entry: Entry, chunk: Chunk, where: str) -> Callable[[Any], Any]:
+    """Return what picks the tensor of a chunk out of its slice; of stubs and tensors alike.
+
+    What it returns raises `CorruptionError` where the slice holds something else.
+    """
 
     def pick(root: Any) -> Any:
         dtype, shape = getattr(root, "dtype", None), getattr(root, "shape", None)

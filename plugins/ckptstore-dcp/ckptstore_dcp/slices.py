@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from typing import BinaryIO, cast
 
 from ckptstore import CorruptionError, NotFoundError, UnsafeError, UnsupportedError
@@ -31,6 +32,7 @@ class Slices:
         self._named = named
         self._there = frozenset(files.names())
         self._sound: set[str] = set()
+        self._openers: dict[str, Callable[[], BinaryIO]] = {}
 
     def check(self, item: Item) -> None:
         """Check that a slice is there, without reading it.
@@ -69,12 +71,18 @@ class Slices:
             check_plain(item, self._named)
             self.check(item)
         for name, group in itertools.groupby(wanted, key=lambda item: item.file):
-            try:
-                file = self._files.open(name)
-            except NotFoundError as error:
-                raise CorruptionError(str(error)) from error
-            with file:
+            with self._open(name) as file:
                 yield from self._of_file(file, name, group)
+
+    def opener(self, name: str) -> Callable[[], BinaryIO]:
+        """Return what opens a file, the same each time; its slices were checked before."""
+        return self._openers.setdefault(name, partial(self._open, name))
+
+    def _open(self, name: str) -> BinaryIO:
+        try:
+            return self._files.open(name)
+        except NotFoundError as error:
+            raise CorruptionError(str(error)) from error
 
     def _of_file(
         self, file: BinaryIO, name: str, items: Iterable[Item]

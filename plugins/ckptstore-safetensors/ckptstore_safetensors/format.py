@@ -47,6 +47,7 @@ class SafetensorsFormat(Format):
 
     name: ClassVar[str] = "safetensors"
     writable: ClassVar[bool] = True
+    takes_later: ClassVar[bool] = True
     yields_to: ClassVar[tuple[str, ...]] = ("huggingface",)
     texts: ClassVar[tuple[str, ...]] = (CONFIG, TOKENIZER, TRAINING)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, BinaryIO
 
 from ckptstore import CorruptionError, NotFoundError, TensorInfo, UnsafeError, ptfile
 from ckptstore.formats.base import Files, Reader
+from ckptstore.later import Later, Opened
 from ckptstore.manifest import plain_name
 from ckptstore.structure import Structure
 from ckptstore.texts import parse_json, parse_json_lines
@@ -42,6 +44,8 @@ class SafetensorsReader(Reader):
         self._names = frozenset(files.names())
         self._model = files.named or MODEL
         self._headers: dict[str, Header] = {}
+        self._open: dict[str, Callable[[], BinaryIO]] = {}
+        self._opened_later = Opened()
         self._optimizer: str | None = None
         self._states: dict[str, str] = {}
         self._carried: Mapping[str, bytes] = {}
@@ -160,20 +164,39 @@ class SafetensorsReader(Reader):
         with self._opened(self._model) as file:
             return fill(file, entries, into, prove=prove, where=where)
 
+    def model_later(self) -> Mapping[str, Any] | None:
+        """Return the state dict as tensors that are read when they are written."""
+        return self._later(self._model, self._chosen(None))
+
     def load_optimizer(self, map_location: Any = "cpu") -> dict[str, Any] | None:
         """Return the optimizer's state dict, or None where none is named."""
-        if self._optimizer is None:
-            return None
-        if not self.has_optimizer:
+        name = self._optimizer_file()
+        state: dict[str, Any] | None = None if name is None else self._nested(name, map_location)
+        return state
+
+    def optimizer_later(self) -> dict[str, Any] | None:
+        """Return the same as tensors that are read when they are written."""
+        name = self._optimizer_file()
+        state: dict[str, Any] | None = None if name is None else self._nested_later(name)
+        return state
+
+    def _optimizer_file(self) -> str | None:
+        if self._optimizer is not None and not self.has_optimizer:
             raise NotFoundError(
                 f"no {self._optimizer} in {self._files.location}, though its {TRAINING} names it: "
                 "an inference copy; copy that file too, or start with a fresh optimizer"
             )
-        state: dict[str, Any] = self._nested(self._optimizer, map_location)
-        return state
+        return self._optimizer
 
     def load_state(self, name: str, map_location: Any = "cpu") -> Any:
         """Return a further state by name."""
+        return self._nested(self._state_file(name), map_location)
+
+    def state_later(self, name: str) -> Any:
+        """Return the same as tensors that are read when they are written."""
+        return self._nested_later(self._state_file(name))
+
+    def _state_file(self, name: str) -> str:
         if name not in self._states:
             there = ", ".join(map(repr, self._states)) or "none"
             raise NotFoundError(f"no state {name!r} in {self._files.location}; it has {there}")
@@ -183,7 +206,7 @@ class SafetensorsReader(Reader):
                 f"no {file} in {self._files.location}, though its {TRAINING} names it; "
                 "copy that file too"
             )
-        return self._nested(file, map_location)
+        return file
 
     def load_metrics_log(self) -> tuple[dict[str, Any], ...]:
         """Return what metrics.jsonl holds; nothing where there is none."""
@@ -226,6 +249,24 @@ class SafetensorsReader(Reader):
             tensors = load(file, header.all(), map_location, self._where(name))
         # A file that somebody else wrote says nothing more than its tensors.
         return self._planted(name, header, tensors) if TREE in header.metadata else dict(tensors)
+
+    def _nested_later(self, name: str) -> Any:
+        header = self._header(name)
+        tensors = self._later(name, header.all())
+        return self._planted(name, header, tensors) if TREE in header.metadata else tensors
+
+    def _later(self, name: str, entries: Mapping[str, Entry]) -> dict[str, Any]:
+        """Return tensors of a file that are read when they are written, each entry once."""
+        from ckptstore_safetensors.reading import check_byteorder
+
+        where = self._where(name)
+        check_byteorder(where)
+        opener = self._open.setdefault(name, partial(self._opened, name))
+        ones: dict[Entry, Later] = {}
+        for entry in entries.values():
+            pieces = partial(self._opened_later.pieces, opener, entry.start, entry.nbytes, where)
+            ones.setdefault(entry, Later(entry.dtype, entry.shape, entry.nbytes, pieces))
+        return {called: ones[entry] for called, entry in entries.items()}
 
     def _planted(self, name: str, header: Header, tensors: Mapping[str, Any]) -> Any:
         from ckptstore_safetensors.trees import planted

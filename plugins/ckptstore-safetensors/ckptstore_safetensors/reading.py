@@ -16,7 +16,7 @@ from ckptstore import CkptstoreError, CorruptionError, UnsupportedError
 from ckptstore.tensors import bytes_of
 from ckptstore_safetensors.header import Entry
 
-__all__ = ["Into", "fill", "load", "mapped"]
+__all__ = ["Into", "check_byteorder", "fill", "load", "mapped"]
 
 _MOST_BESIDE = 64 * 2**20
 
@@ -39,7 +39,7 @@ def load(
         CorruptionError: the file ends before its tensors do.
         UnsupportedError: the device is not here.
     """
-    _check_byteorder(where)
+    check_byteorder(where)
     target = _target(map_location)
     ones: dict[Entry, torch.Tensor] = {}
     if str(target) == "meta":
@@ -63,7 +63,7 @@ def mapped(file: BinaryIO, entries: Mapping[str, Entry], where: str) -> dict[str
         UnsupportedError: the storage cannot map it, or the tensors lie where no processor reads
             them.
     """
-    _check_byteorder(where)
+    check_byteorder(where)
     memory: memoryview | None = getattr(file, "map", lambda: None)()
     if memory is None:
         raise UnsupportedError(
@@ -112,7 +112,7 @@ def fill(
     Raises:
         CorruptionError: the file is damaged; what was overwritten by then is in the message.
     """
-    _check_byteorder(where)
+    check_byteorder(where)
     if any(n not in entries or entries[n].shape != tuple(t.shape) for n, t in into.items()):
         return False
     direct = _direct(entries, into)
@@ -231,7 +231,12 @@ def _placed(tensor: torch.Tensor, target: Any, where: str) -> torch.Tensor:
         ) from error
 
 
-def _check_byteorder(where: str) -> None:
+def check_byteorder(where: str) -> None:
+    """Refuse to read on a machine whose numbers are not those of the file.
+
+    Raises:
+        UnsupportedError: they are not.
+    """
     if sys.byteorder != "little":
         raise UnsupportedError(
             f"{where} holds little-endian numbers, and this machine's are not; read it elsewhere"

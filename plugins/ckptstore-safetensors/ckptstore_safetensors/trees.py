@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ckptstore import CorruptionError, UnsupportedError
+from ckptstore.later import Later
 from ckptstore.texts import parse_json
 
 __all__ = ["flattened", "planted"]
@@ -96,7 +97,7 @@ class _Flat:
         kind = type(value)
         if kind in _PLAIN or (kind is float and math.isfinite(value)):
             return value
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, (torch.Tensor, Later)):
             return {_MARK: ["tensor", self._named(value, path)]}
         if kind is list:
             return self._items(value, path)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ckptstore import UnsupportedError
+from ckptstore.later import Later
 from ckptstore.storage.base import Sink
 from ckptstore.tensors import bytes_of
 from ckptstore_safetensors.header import Header, laid_out
@@ -51,7 +52,7 @@ class Planned:
         """Bytes that the file will have."""
         return len(self.head) + sum(entry.nbytes for entry in self.header.entries.values())
 
-    def write(self, sink: Sink, tensor_of: Callable[[str], torch.Tensor]) -> None:
+    def write(self, sink: Sink, tensor_of: Callable[[str], torch.Tensor | Later]) -> None:
         """Write the file.
 
         Args:
@@ -67,11 +68,11 @@ class Planned:
 
 def planned(
     tensors: Mapping[str, Any], what: str, metadata: Mapping[str, str] | None = None
-) -> tuple[Planned, dict[str, torch.Tensor]]:
+) -> tuple[Planned, dict[str, torch.Tensor | Later]]:
     """Plan a file of tensors; of those that are one and the same, the first is written.
 
     Args:
-        tensors: a flat state dict.
+        tensors: a flat state dict, some of it perhaps to be read when it is written.
         what: what to call it in errors, such as ``the model``.
         metadata: texts by name, beside ``format`` and the ties.
 
@@ -82,7 +83,7 @@ def planned(
         UnsupportedError: something is no dense tensor, or has no place in the format.
     """
     texts = {"format": "pt", **(metadata or {})}
-    kept: dict[str, torch.Tensor] = {}
+    kept: dict[str, torch.Tensor | Later] = {}
     seen: dict[tuple[Any, ...], str] = {}
     for name, tensor in tensors.items():
         _check(name, tensor, what)
@@ -103,6 +104,8 @@ def _check(name: object, tensor: object, what: str) -> None:
         raise UnsupportedError(
             f"{what} has the key {name!r}, and names in safetensors are text; rename it"
         )
+    if isinstance(tensor, Later):
+        return
     if not isinstance(tensor, torch.Tensor):
         raise UnsupportedError(
             f"{what} holds a {type(tensor).__qualname__} at {name!r}, and safetensors holds "
@@ -120,15 +123,24 @@ def _check(name: object, tensor: object, what: str) -> None:
         )
 
 
-def _identity(tensor: torch.Tensor) -> tuple[Any, ...] | None:
+def _identity(tensor: torch.Tensor | Later) -> tuple[Any, ...] | None:
     """Return what two tensors share that are one and the same; None for one without bytes."""
+    if isinstance(tensor, Later):
+        if not tensor.nbytes:
+            return None
+        whole = tensor if tensor.whole is None else tensor.whole
+        return (id(whole), tensor.start, tensor.dtype, tensor.shape, tensor.stride)
     if not tensor.numel():
         return None
     form = (tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.is_conj(), tensor.is_neg())
     return (str(tensor.device), tensor.data_ptr(), *form)
 
 
-def _write(tensor: torch.Tensor, sink: Sink) -> None:
+def _write(tensor: torch.Tensor | Later, sink: Sink) -> None:
+    if isinstance(tensor, Later):
+        for rows in tensor.pieces():
+            sink.write(rows)
+        return
     tensor = tensor.detach()
     plain = not tensor.is_conj() and not tensor.is_neg()
     if tensor.device.type == "cpu" and tensor.is_contiguous() and plain:
