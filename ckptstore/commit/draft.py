@@ -63,6 +63,10 @@ class Rehearsal(NewFiles):
         """Take a JSON file."""
         self._texts[name] = TextEntry(path=name, text=text)
 
+    def include(self, files: Mapping[str, FileEntry]) -> None:
+        """Take files that were digested elsewhere."""
+        self._files |= files
+
     @contextmanager
     def create(self, name: str, *, expected_size: int = 0) -> Iterator[Sink]:
         """Take a file of bytes."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ckptstore.commit.attempt import Attempt, Index
 from ckptstore.commit.draft import Rehearsal, draft
 from ckptstore.commit.edits import check_replaced
+from ckptstore.commit.intact import Age
 from ckptstore.commit.layout import (
     Committed,
     generation_folder,
@@ -24,11 +25,28 @@ from ckptstore.formats.base import NewFiles
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage.base import Storage
 
-__all__ = ["Index", "Save", "publish", "save_generation", "save_step"]
+__all__ = ["Begun", "Index", "Save", "begin", "publish", "save_generation", "save_step"]
 
 log = logging.getLogger(__name__)
 
 _REMEMBERED = 64
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A write that began before it is committed, because others write files for it.
+
+    Attributes:
+        folder: the new generation's folder, or the step's.
+        manifest: its manifest, without files.
+        base: the forerunner that it is the next of.
+        age: since when it is under way.
+    """
+
+    folder: str
+    manifest: Manifest
+    base: Committed | None
+    age: Age
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,7 @@ class Save:
         resident: whether what `write` lends is in memory anyhow, as a model's tensors are.
         parallel: whether threads of its own may compute digests.
         anew: write a step also where the same content is committed, because its bytes are damaged.
+        begun: the write that this is the end of; without, it begins when it is saved.
     """
 
     write: Callable[[NewFiles], None]
@@ -60,6 +79,7 @@ class Save:
     resident: bool = True
     parallel: bool = True
     anew: bool = False
+    begun: Begun | None = None
 
     def manifest(self, generation: int | None, base: Manifest | None = None) -> Manifest:
         """Return the manifest to start from."""
@@ -85,7 +105,44 @@ class Save:
             base=base,
             resident=self.resident,
             parallel=self.parallel,
+            age=None if self.begun is None else self.begun.age,
         )
+
+
+def begin(storage: Storage, save: Save, *, history: bool, base: Committed | None = None) -> Begun:
+    """Begin a write to which others add files before it is committed.
+
+    Args:
+        storage: where.
+        save: what; what it writes is of no account yet.
+        history: whether it is a step of a history, or the next generation.
+        base: of a step, another whose bytes need not be sent again.
+
+    Raises:
+        ConflictError: a save would take something away from somebody.
+        UnsupportedError: it is a step of a history, and has no number.
+    """
+    if history:
+        folder = step_folder(_numbered(storage, save))
+        return Begun(folder, save.manifest(None), base, Age(storage.location))
+    return _next_generation(storage, save, over_view=False)
+
+
+def _next_generation(storage: Storage, save: Save, *, over_view: bool) -> Begun:
+    base = newest_generation(storage)
+    _check_place(storage, base, over_view=over_view)
+    number = 1 if base is None else (base.manifest.generation or 0) + 1
+    manifest = save.manifest(number, base.manifest if base else None)
+    return Begun(generation_folder(number), manifest, base, Age(storage.location))
+
+
+def _numbered(storage: Storage, save: Save) -> int:
+    if save.step is None:
+        raise UnsupportedError(
+            f"{storage.location} is a history, and its checkpoints are known by their steps; "
+            "pass step="
+        )
+    return save.step
 
 
 def save_generation(storage: Storage, save: Save, *, over_view: bool = False) -> Committed:
@@ -102,11 +159,8 @@ def save_generation(storage: Storage, save: Save, *, over_view: bool = False) ->
         ConflictError: another writer was first, a person's file stands in the view, or the
             location is a history.
     """
-    base = newest_generation(storage)
-    _check_place(storage, base, over_view=over_view)
-    number = 1 if base is None else (base.manifest.generation or 0) + 1
-    manifest = save.manifest(number, base.manifest if base else None)
-    with save.attempt(storage, generation_folder(number), manifest, base) as attempt:
+    begun = save.begun or _next_generation(storage, save, over_view=over_view)
+    with save.attempt(storage, begun.folder, begun.manifest, begun.base) as attempt:
         save.write(attempt)
         state = attempt.commit()
     try:
@@ -171,15 +225,11 @@ def save_step(
         ConflictError: the step is there with other content, or another writer was first.
         UnsupportedError: no step was given, or the storage cannot replace in one operation.
     """
-    if save.step is None:
-        raise UnsupportedError(
-            f"{storage.location} is a history, and its checkpoints are known by their steps; "
-            "pass step="
-        )
-    folder = step_folder(save.step)
+    folder = step_folder(_numbered(storage, save))
+    manifest = save.manifest(None) if save.begun is None else save.begun.manifest
     existing = read_manifest(storage, folder)
     if existing is not None:
-        rehearsal = Rehearsal(save.manifest(None))
+        rehearsal = Rehearsal(manifest)
         save.write(rehearsal)
         same = rehearsal.manifest.same_content(existing)
         if same and not save.anew:
@@ -191,7 +241,7 @@ def save_step(
                 f"step {save.step} is in {storage.location} already, with other content; "
                 "pass overwrite=True to replace it, or go back with Store(...).rewind(step)"
             )
-    with save.attempt(storage, folder, save.manifest(None), base) as attempt:
+    with save.attempt(storage, folder, manifest, base) as attempt:
         save.write(attempt)
         if existing is None:
             return attempt.commit()

@@ -53,6 +53,8 @@ class Writing(NewFiles):
         base: the forerunner, whose bytes need not be stored again.
         resident: whether what is lent to it is in memory anyhow.
         parallel: whether threads of its own may compute digests.
+        age: of the write, where it began before this; it begins now by default.
+        own_names: whether files of bytes have names with the write's id in a step, too.
 
     Attributes:
         state: where, and the manifest of what was written so far.
@@ -69,6 +71,8 @@ class Writing(NewFiles):
         base: Committed | None = None,
         resident: bool = True,
         parallel: bool = True,
+        age: Age | None = None,
+        own_names: bool = False,
     ) -> None:
         self._storage = storage
         self._manifest = manifest
@@ -77,14 +81,14 @@ class Writing(NewFiles):
         self._base = base
         self._resident = resident
         self._parallel = parallel
-        self._age = Age(storage.location)
+        self._age = age or Age(storage.location)
         self._lasting: set[str] = set()
         self._written: list[str] = []
         self._digesting: dict[str, Incoming] = {}
         self._probe: tuple[str, bytes] | None = None
         self.state = Committed(folder, manifest)
         # In a step the plain names are used, unless a leftover or a rival has them.
-        self._plain = manifest.generation is None
+        self._plain = manifest.generation is None and not own_names
         self._taken = set(storage.list(folder).files) if self._plain else set()
 
     def write_text(self, name: str, text: str) -> None:
@@ -230,6 +234,14 @@ class Writing(NewFiles):
             self._storage.copy(source, self.state.path(path), durable=self._durable)
         log.debug("took %s for %s in %s", source, name, self._storage.location)
         self._add(files={name: replace(entry, path=path)})
+
+    def include(self, files: Mapping[str, FileEntry]) -> None:
+        """Take in files that other processes wrote for this write, and answer for them from now on.
+
+        They are removed with it, and are looked at before it is committed.
+        """
+        self._written += [entry.path for entry in files.values()]
+        self._add(files=files)
 
     def expect(self, name: str, entry: FileEntry) -> None:
         """Refuse a file just written whose SHA-256 is not the one that its source promised.
