@@ -120,7 +120,8 @@ def prove(
 ) -> Report:
     """Read every file of a checkpoint and hold it against its manifest (G4).
 
-    An absent file is damage only where it is the model's, the first of ``names``.
+    An absent file is damage only where it is the model's: one of `Reader.weights`, or else the
+    first of ``names``.
 
     Args:
         files: what is read.
@@ -139,7 +140,8 @@ def prove(
     proof = _Proof(files, names, progress, sample, view, reader)
     saved, shown = tuple(proof.saved()), tuple(proof.shown())
     damaged = any(report.status == DAMAGED for report in saved)
-    absent = not names or saved[0].status == ABSENT
+    needed = names[:1] if reader is None else reader.weights()
+    absent = not names or any(r.name in needed and r.status == ABSENT for r in saved)
     return Report(
         location=files.location,
         sound=not damaged and not absent,

@@ -14,8 +14,9 @@ __all__ = ["ckptstore_formats"]
 
 @hookimpl
 def ckptstore_formats() -> list[type[Format]]:
-    """Return the bundle and the legacy single file."""
+    """Return the bundle, the shards of several processes, and the legacy single file."""
     from ckptstore.formats.bundle import BundleFormat
     from ckptstore.formats.legacy import LegacyFormat
+    from ckptstore.formats.sharded import ShardedFormat
 
-    return [BundleFormat, LegacyFormat]
+    return [BundleFormat, LegacyFormat, ShardedFormat]

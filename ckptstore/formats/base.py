@@ -287,6 +287,13 @@ class Reader(ABC):
         """
         return ()
 
+    def weights(self) -> tuple[str, ...]:
+        """Return those of `files` without which there is no model: by default the first of them.
+
+        ``verify`` takes it for damage where one of them is absent; that others are is only said.
+        """
+        return self.files()[:1]
+
     def prove(self, name: str, chosen: Callable[[Sequence[Any]], Sequence[Any]]) -> str | None:
         """Check one of `files` that has no manifest, as far as it says itself what it has to be.
 

@@ -8,6 +8,8 @@ torch's weights-only loader straight into the tensors' memory; there is no other
 from __future__ import annotations
 
 from ckptstore.ptfile.names import repaired
+from ckptstore.tensors.boxes import Box, BoxFile, empty, narrowed, overwritten, placed
+from ckptstore.tensors.compact import is_plain
 from ckptstore.tensors.filling import fill
 from ckptstore.tensors.later import later, loaded
 from ckptstore.tensors.loading import load
@@ -36,6 +38,8 @@ from ckptstore.tensors.states import (
 from ckptstore.tensors.values import alike, distance, imprint, statistics
 
 __all__ = [
+    "Box",
+    "BoxFile",
     "Boxed",
     "Checked",
     "RandomStates",
@@ -47,15 +51,20 @@ __all__ = [
     "checked",
     "cores_to_spare",
     "distance",
+    "empty",
     "fill",
     "fillable",
     "fits",
     "foreign_states",
     "imprint",
+    "is_plain",
     "known_states",
     "later",
     "load",
     "loaded",
+    "narrowed",
+    "overwritten",
+    "placed",
     "repaired",
     "restore",
     "restore_model",

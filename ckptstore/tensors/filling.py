@@ -21,7 +21,7 @@ from ckptstore.tensors.compact import is_plain
 from ckptstore.tensors.memory import bytes_of
 from ckptstore.tensors.records import Records
 
-__all__ = ["fill"]
+__all__ = ["fill", "is_contiguous"]
 
 _MOST_BESIDE = 64 * 2**20
 
@@ -119,11 +119,12 @@ def _is_the_record(stub: TensorStub, tensor: torch.Tensor) -> bool:
         and tensor.is_contiguous()
         and str(tensor.dtype) == f"torch.{stub.dtype}"
         and tuple(tensor.shape) == tuple(stub.shape)
-        and _is_contiguous(stub)
+        and is_contiguous(stub)
     )
 
 
-def _is_contiguous(stub: TensorStub) -> bool:
+def is_contiguous(stub: TensorStub) -> bool:
+    """Whether the elements of a tensor lie in its storage in row-major order."""
     step = 1
     for size, stride in zip(reversed(stub.shape), reversed(stub.stride), strict=True):
         if size > 1 and stride != step:

@@ -201,7 +201,7 @@ def test_paths_are_left_to_the_shell_and_urls_to_the_person() -> None:
 
 
 def test_the_formats_that_can_be_written_are_offered() -> None:
-    assert offered("convert", "x", "--to", "") == ["bundle", "legacy"]
+    assert offered("convert", "x", "--to", "") == ["bundle", "legacy", "sharded"]
     assert offered("convert", "x", "--to", "le") == ["legacy"]
 
 

@@ -19,6 +19,12 @@ class TestBundle(FormatTests):
         return type(plugins.format_named("bundle"))
 
 
+class TestSharded(FormatTests):
+    @pytest.fixture
+    def format_class(self) -> type[Format]:
+        return type(plugins.format_named("sharded"))
+
+
 class TestLegacy(FormatTests):
     @pytest.fixture
     def format_class(self) -> type[Format]:
