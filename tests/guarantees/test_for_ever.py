@@ -81,3 +81,34 @@ def test_a_later_format_is_refused_and_says_so(folder):
 
     with pytest.raises(ckptstore.UnsupportedError, match="format version 2, this ckptstore reads"):
         ckptstore.open(folder / "history")
+
+
+def test_shards_of_version_1_read_as_they_were_written(tmp_path):
+    folder = Path(shutil.copytree(WRITTEN.parent / "sharded_1", tmp_path / "sharded_1"))
+
+    ranks = ckptstore.open(folder / "ranks")
+    assert (ranks.format, ranks.step, ranks.config) == ("sharded", 2, {"n": 3})
+    assert ranks.training_state == {"step": 2, "seed": 7}
+    assert ranks.metrics == {"val_loss": 0.5}
+    assert ranks.load_tokenizer().encode("è") == [1]
+    weights = ranks.load_model()
+    assert torch.equal(weights["w"], torch.arange(12.0).reshape(4, 3) / 4)
+    assert torch.equal(weights["b"], torch.tensor([1.5, -2.0]).to(torch.bfloat16))
+    assert weights["none"].shape == (0, 2)
+    moments = ranks.load_optimizer()
+    assert torch.equal(moments["state"]["w"]["exp_avg"], torch.arange(12.0).reshape(4, 3) / 8)
+    assert moments["param_groups"] == [{"lr": 0.001, "params": ["w", "b"]}]
+    assert ranks.load_state("scheduler") == {"last_epoch": 7}
+    assert ranks.load_state("epoch") == 3
+    assert ranks.verify().sound
+
+    cut = ckptstore.open(folder / "cut")
+    weights = cut.load_model()
+    assert torch.equal(weights["in.weight"], torch.arange(6.0).reshape(2, 3))
+    assert weights["in.weight"] is weights["out.weight"]
+    moments = cut.load_optimizer()
+    assert torch.equal(moments["state"][0]["exp_avg"], torch.arange(6.0).reshape(2, 3) / 2)
+    assert moments["param_groups"] == [{"lr": 0.5, "betas": (0.9, 0.95), "params": [0]}]
+    assert cut.load_state("rng")["torch"].tolist() == [0, 1, 2, 3]
+    assert cut.load_metrics_log() == ({"step": 4, "val_loss": 1.0},)
+    assert cut.verify().sound
