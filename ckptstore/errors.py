@@ -39,6 +39,8 @@ class CkptstoreError(Exception):
     Attributes:
         committed: after a failed write, whether it was committed all the same: False, True,
             or None where the storage never answered and the request may still land.
+        denied: whether a storage refused because of who asks: trying again does not help, other
+            credentials or permissions do.
         exit_code: what the command line exits with.
     """
 
@@ -47,6 +49,7 @@ class CkptstoreError(Exception):
     def __init__(self, message: str = "", *, committed: bool | None = False) -> None:
         super().__init__(message)
         self.committed = committed
+        self.denied = False
 
     def __str__(self) -> str:
         text = str(self.args[0]) if self.args else ""

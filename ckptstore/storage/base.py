@@ -67,6 +67,10 @@ class Storage(ABC):
         """Return how another process reaches it; None where none can, or where it is not known."""
         return None
 
+    def on_disk(self, name: str) -> str | None:
+        """Return the path of a name on a disk of this machine; None where it is on none."""
+        return None
+
     # -- looking ------------------------------------------------------------------------
 
     @abstractmethod

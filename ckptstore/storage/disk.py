@@ -83,7 +83,9 @@ def explained(action: str, path: str) -> Iterator[None]:
     except OSError as error:
         said = (error.strerror or str(error)).lower()
         reason = _REASONS.get(error.errno or 0, f"{said}; mend the disk, then try again")
-        raise StorageError(f"cannot {action} {path!r}: {reason}") from error
+        failure = StorageError(f"cannot {action} {path!r}: {reason}")
+        failure.denied = isinstance(error, PermissionError) or error.errno == errno.EROFS
+        raise failure from error
 
 
 def open_file(path: str) -> int:

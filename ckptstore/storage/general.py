@@ -277,10 +277,12 @@ class GeneralStorage(KeyedStorage):
                 f"{self.location} cannot {action} files"
             ) from self._discretion.cause(error)
         except Exception as error:
-            raise StorageError(
+            failure = StorageError(
                 f"cannot {action} {self._said(name)}: {type(error).__name__}: "
                 f"{self._discretion.told(error)}; look at the storage, then try again"
-            ) from self._discretion.cause(error)
+            )
+            failure.denied = isinstance(error, PermissionError)
+            raise failure from self._discretion.cause(error)
 
 
 class _Sink(Sink):

@@ -53,6 +53,10 @@ class LocalStorage(Storage):
         """See `Storage.elsewhere`."""
         return Elsewhere(Path(self._root))
 
+    def on_disk(self, name: str) -> str:
+        """See `Storage.on_disk`."""
+        return self._path(name, folder=True)
+
     def list(self, folder: str = "") -> Listing:
         """See `Storage.list`."""
         path = self._path(folder, folder=True)

@@ -85,6 +85,7 @@ _KINDS = {
 _OF_TIME = re.compile("request time|request has expired", re.IGNORECASE)
 _DEEPEST = 8
 _TELLING = 60.0
+_DENIALS = {Kind.DENIED, Kind.CREDENTIALS, Kind.NO_CREDENTIALS}
 _AGAIN = {Kind.BUSY, Kind.UNREACHABLE, Kind.BROKEN}
 # What every answer holds that is S3's own. A proxy that asks for a password answers 200 as well.
 _NEEDED = {
@@ -147,7 +148,9 @@ class Failure(Exception):  # noqa: N818  (no reader of an error ever sees this o
                 f"{doing}: there is no bucket {bucket!r} at {host}; "
                 "create it, or correct the location"
             )
-        return StorageError(f"{doing}: {self._reason(host)}")
+        error = StorageError(f"{doing}: {self._reason(host)}")
+        error.denied = self.kind in _DENIALS
+        return error
 
     def _reason(self, host: str) -> str:
         if self.kind is Kind.DENIED:

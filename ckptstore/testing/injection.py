@@ -95,6 +95,10 @@ class FaultyStorage(Storage):
     def elsewhere(self) -> None:
         """Return None: no other process has the fault."""
 
+    def on_disk(self, name: str) -> str | None:
+        """See `Storage.on_disk`; asks nobody, so that it is no operation."""
+        return self._real.on_disk(name)
+
     def list(self, folder: str = "") -> Listing:
         """See `Storage.list`."""
         found: Listing = self._do("list", folder, lambda: self._real.list(folder))
