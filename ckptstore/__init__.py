@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ckptstore.preemption import Preemption
     from ckptstore.store import Keep, Store, save
     from ckptstore.tensors.randomness import RandomStates
+    from ckptstore.tiers import Tier, Uploads
     from ckptstore.transfer import convert, sync, sync_steps
 
 __version__ = "0.1.0"
@@ -47,8 +48,10 @@ __all__ = [
     "Store",
     "SupersededError",
     "TensorInfo",
+    "Tier",
     "UnsafeError",
     "UnsupportedError",
+    "Uploads",
     "convert",
     "diff",
     "hookimpl",
@@ -65,6 +68,8 @@ _HOMES = {
     "RandomStates": "tensors.randomness",
     "Store": "store",
     "TensorInfo": "manifest",
+    "Tier": "tiers",
+    "Uploads": "tiers",
     "convert": "transfer",
     "diff": "differences",
     "hookimpl": "hookspecs",

@@ -11,14 +11,14 @@ from ckptstore.background import Background
 from ckptstore.checkpoint import Checkpoint
 from ckptstore.commit.layout import Committed, newest
 from ckptstore.commit.save import Save
-from ckptstore.committer import Committer
 from ckptstore.errors import UnsupportedError
 from ckptstore.formats.base import Contents
 from ckptstore.keep import Keep
-from ckptstore.managing import Managed
 from ckptstore.opening import Location, open_state
 from ckptstore.saving import check_room, contents_of, numbers, save_of, to_save_in
 from ckptstore.texts import parse_json
+from ckptstore.tiers.stored import Tiered
+from ckptstore.tiers.tier import Tier
 from ckptstore.tokenizers.base import Tokenizer
 from ckptstore.vocabulary import Vocabulary
 
@@ -27,7 +27,7 @@ __all__ = ["Keep", "Store", "save"]
 log = logging.getLogger(__name__)
 
 
-class Store(Managed):
+class Store(Tiered):
     """A location to save into and open from; a context manager that waits for saves under way.
 
     Without ``keep`` it holds a single checkpoint, whose newest state is also there as plain files
@@ -36,13 +36,16 @@ class Store(Managed):
     Args:
         location: path or URL.
         keep: makes it a history, and says which steps stay.
+        tier: where each state is copied to in the background, once it is committed here, on the
+            local disk; what waited for that when a program ended goes on with the next.
         durable: whether a save that returned survives a loss of power (G3).
         small_view: whether the view holds only JSON and the manifest, not the weights.
         format: the layout to save in: any writable format that is installed.
         storage_options: what fsspec's filesystem takes.
 
     Raises:
-        UnsupportedError: the format is not installed, or cannot be saved in; nothing was written.
+        UnsupportedError: the format is not installed, or cannot be saved in; or the tier does
+            not go with the location. Nothing was written.
     """
 
     def __init__(
@@ -50,18 +53,23 @@ class Store(Managed):
         location: Location,
         *,
         keep: Keep | None = None,
+        tier: Tier | None = None,
         durable: bool = True,
         small_view: bool = False,
         format: str = "bundle",
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
+        self._format = to_save_in(format)
         super().__init__(
-            storage.connect(location, storage_options), durable=durable, small_view=small_view
+            storage.connect(location, storage_options),
+            keep=keep,
+            tier=tier,
+            durable=durable,
+            small_view=small_view,
         )
         self.keep = keep
-        self._format = to_save_in(format)
+        self.tier = tier
         self._options = storage_options
-        self._committer = Committer(self._storage, keep)
         self._background = Background(self._commit_beside, self._committer)
 
     def __enter__(self) -> Store:
@@ -72,6 +80,8 @@ class Store(Managed):
             self.close()
         else:
             self._background.wait()  # What failed in it is in the log, and hides nothing.
+            # Whoever interrupts waits no longer than they have to: the journal has the rest.
+            self._end_uploads(None if issubclass(kind, Exception) else 0.0)
 
     def __repr__(self) -> str:
         return f"<Store {self.location!r}, keep={self.keep}>"
@@ -138,7 +148,9 @@ class Store(Managed):
         )
         self._background.wait()
         what = self._save_of(contents, _fingerprint(tokenizer), numbers(metrics))
-        return open_state(self._storage, self._committer.commit(what, overwrite))
+        committed = self._committer.commit(what, overwrite)
+        self._saved()
+        return open_state(self._storage, committed)
 
     def save_async(
         self,
@@ -219,7 +231,15 @@ class Store(Managed):
 
         Args:
             location: path or URL; all else is as it is here.
+
+        Raises:
+            UnsupportedError: this store has a tier, which two locations cannot share.
         """
+        if self.tier is not None:
+            raise UnsupportedError(
+                f"{self.location} has a tier, and a sibling would be copied to the same place; "
+                "make a Store with a Tier of its own"
+            )
         other = Store(
             location,
             keep=self.keep,
@@ -231,9 +251,29 @@ class Store(Managed):
         other._background.take_over(self._background)
         return other
 
-    def close(self) -> None:
-        """Wait for saves under way, and raise what failed and was not asked for."""
-        self._background.close()
+    def close(self, *, timeout: float | None = None) -> None:
+        """Wait for saves under way and for uploads, and raise what failed and was not asked for.
+
+        What is not uploaded in time, or because a server is down, is no error: a warning in the
+        log says so, and the journal has it for the next start. What needs somebody who mends it
+        (no permission, no bucket, a conflict) is raised here, once everything else is done, so
+        that no program ends as if its copies were there.
+
+        Args:
+            timeout: seconds to wait for uploads, at most; by default as long as they come forward
+                (`Tier.patience`).
+
+        Raises:
+            CkptstoreError: of a save in the background that nobody asked for.
+            StorageError: states were not copied to the tier, and will not be by themselves; its
+                ``committed`` is True, since they are whole where they were saved.
+        """
+        try:
+            self._background.close()
+        finally:
+            failed = self._end_uploads(timeout)
+        if failed is not None:
+            raise failed
 
     # -- inside -------------------------------------------------------------------------
 
@@ -253,7 +293,9 @@ class Store(Managed):
 
         parallel = tensors.cores_to_spare() > 1
         what = self._save_of(contents, fingerprint, metrics, parallel=parallel)
-        return open_state(self._storage, commit(what, overwrite))
+        committed = commit(what, overwrite)
+        self._saved()
+        return open_state(self._storage, committed)
 
     def _save_of(
         self,

@@ -32,7 +32,7 @@ from ckptstore.keep import Keep
 from ckptstore.saving import index
 from ckptstore.storage.base import Elsewhere
 
-__all__ = ["Order", "Task", "main"]
+__all__ = ["Order", "Passing", "Task", "end_with", "main", "sendable"]
 
 _NICE = 10
 _LOOK_AGAIN = 0.2
@@ -46,11 +46,15 @@ class Task:
         where: the location.
         shown: what to call it.
         keep: what stays of a history.
+        tier: where what is saved is to be copied, for people.
+        optimizer: whether those copies have one.
     """
 
     where: Elsewhere
     shown: str
     keep: Keep | None
+    tier: str | None = None
+    optimizer: bool = True
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def main(descriptor: int, parent: int) -> None:
     """Do what is asked through a socket, until it is closed or the parent is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
     os.nice(_NICE)
     code = 1
     try:
@@ -92,8 +96,12 @@ def main(descriptor: int, parent: int) -> None:
         os._exit(code)
 
 
+def end_with(parent: int) -> None:
+    """From now on end this process at once when its parent has ended, whatever it is doing."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
 def _end_with(parent: int) -> None:
-    """End this process at once when its parent has ended, whatever it is doing."""
     if hasattr(os, "pidfd_open") and os.getppid() == parent:
         with contextlib.suppress(OSError):  # A sandbox may not have it.
             select.select([os.pidfd_open(parent)], [], [])
@@ -110,7 +118,7 @@ class _Worker:
 
     def run(self) -> None:
         logger = logging.getLogger("ckptstore")
-        logger.addHandler(_Passing(self._send))
+        logger.addHandler(Passing(self._send))
         logger.propagate = False
         committer = _committer_of(self._connection.recv())
         while (order := self._connection.recv()) is not None:
@@ -125,7 +133,7 @@ class _Worker:
             try:
                 outcome: Committed | BaseException = committer.commit(save, order.overwrite)
             except BaseException as error:
-                outcome = _sendable(error)
+                outcome = sendable(error)
             self._send(outcome)
 
     def _send(self, answer: object) -> None:
@@ -147,10 +155,10 @@ class _Worker:
 def _committer_of(task: Task) -> Committer:
     place = storage.connect(task.where.location, task.where.options)
     place.location = task.shown
-    return Committer(place, task.keep)
+    return Committer(place, task.keep, tier=task.tier, optimizer=task.optimizer)
 
 
-class _Passing(logging.Handler):
+class Passing(logging.Handler):
     """Sends what is logged to the program, which says it in its own way."""
 
     def __init__(self, send: Callable[[object], None]) -> None:
@@ -158,11 +166,12 @@ class _Passing(logging.Handler):
         self._pass_on = send
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Send what a record says; nobody hears it where the program is gone."""
         with contextlib.suppress(OSError):
             self._pass_on((record.name, record.levelno, record.getMessage()))
 
 
-def _sendable(error: BaseException) -> BaseException:
+def sendable(error: BaseException) -> BaseException:
     """Return an error as it is, or what it says where it cannot be sent."""
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301  (made here)

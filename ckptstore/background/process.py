@@ -25,16 +25,15 @@ from ckptstore.committer import Committer
 if TYPE_CHECKING:
     from ckptstore.tensors.arena import Arena
 
-__all__ = ["Process"]
+__all__ = ["Process", "can_be_sent", "possible", "started"]
 
 log = logging.getLogger(__name__)
 
 _START = """
-import sys
-descriptor, parent = map(int, sys.argv[1:3])
-sys.path[:] = sys.argv[3:]
-from ckptstore.background.child import main
-main(descriptor, parent)
+import importlib, sys
+descriptor, parent = map(int, sys.argv[2:4])
+sys.path[:] = sys.argv[4:]
+importlib.import_module(sys.argv[1]).main(descriptor, parent)
 """
 # What is embedded into another program, or frozen into one, would start that program anew.
 _PYTHON = re.compile(r"(python|pypy)[0-9.]*t?")
@@ -123,24 +122,43 @@ class Process:
             self._running = None
 
 
+def possible() -> bool:
+    """Whether there can be processes of our own on this system."""
+    program = os.path.basename(sys.executable or "")
+    able = sys.platform == "linux" and _PYTHON.fullmatch(program) is not None
+    return able and not hasattr(sys, "frozen")
+
+
+def started(module: str) -> tuple[subprocess.Popen[bytes], Connection]:
+    """Start a process of our own, and return it with our end of the socket to it.
+
+    Args:
+        module: its ``main`` is called with the descriptor of the other end, and our number.
+
+    Raises:
+        OSError: none can be started.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        words = [module, str(theirs.fileno()), str(os.getpid()), *sys.path]
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", _START, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
+        return process, Connection(ours.detach())
+
+
 class _Running:
     """A process that was started."""
 
     def __init__(self, task: Task) -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            parent = os.getpid()
-            process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-c", _START, str(theirs.fileno()), str(parent), *sys.path],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
-            self._process = process
-            self._connection = Connection(ours.detach())
+        process, self._connection = started("ckptstore.background.child")
+        self._process = process
         self._sent: set[int] = set()
-        self.end = weakref.finalize(self, _end, process, self._connection, parent)
+        self.end = weakref.finalize(self, _end, process, self._connection, os.getpid())
         self.turn_to(task)
 
     def turn_to(self, task: Task | None) -> None:
@@ -203,14 +221,20 @@ def _end(process: subprocess.Popen[bytes], connection: Connection, owner: int) -
 
 def _task_of(committer: Committer) -> Task | None:
     """Return what another process needs to save into a location; None where it cannot."""
-    program = os.path.basename(sys.executable or "")
-    able = sys.platform == "linux" and hasattr(os, "memfd_create") and _PYTHON.fullmatch(program)
-    where = committer.storage.elsewhere() if able and not hasattr(sys, "frozen") else None
+    able = possible() and hasattr(os, "memfd_create")
+    where = committer.storage.elsewhere() if able else None
     if where is None:
         return None
-    task = Task(where, committer.storage.location, committer.keep)
+    journal = committer.journal
+    shown = committer.storage.location
+    task = Task(where, shown, committer.keep, journal.tier, journal.optimizer)
+    return task if can_be_sent(task) else None
+
+
+def can_be_sent(task: object) -> bool:
+    """Whether another process can be told; any object may be among what fsspec is given."""
     try:
         pickle.dumps(task)
-    except Exception:  # Any object may be among what fsspec is given, and refuses as it likes.
-        return None
-    return task
+    except Exception:  # What cannot be pickled refuses as it likes.
+        return False
+    return True

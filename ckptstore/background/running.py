@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ckptstore.checkpoint import Checkpoint
     from ckptstore.tensors.staging import Staging
 
-__all__ = ["Background"]
+__all__ = ["Background", "step_back"]
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class Background:
             self._thread = None
 
     def _run(self, future: _Asked, staged: Contents, rest: tuple[Any, ...]) -> None:
-        _step_back()
+        step_back()
         try:
             result = self._commit(staged, *rest, self._do)
         except BaseException as error:
@@ -193,7 +193,7 @@ class Background:
         return copied
 
 
-def _step_back() -> None:
+def step_back() -> None:
     """Let training have the processor first, where all of them are taken.
 
     Linux alone has a priority for each thread; those that this thread starts inherit it.

@@ -9,6 +9,7 @@ from ckptstore.cli.configured import StorageOptions
 from ckptstore.cli.inspected import document, lines
 from ckptstore.cli.near import matching, none_like
 from ckptstore.cli.progress import Bar
+from ckptstore.cli.waits import tell_what_waits
 
 __all__ = ["command"]
 
@@ -68,3 +69,4 @@ def command(
     else:
         for line in lines(checkpoint, chosen, measured, steps):
             click.echo(line)
+        tell_what_waits(location, storage_options.of(location))

@@ -13,6 +13,7 @@ from ckptstore.cli import options, screen
 from ckptstore.cli.configured import StorageOptions
 from ckptstore.cli.group import error_line
 from ckptstore.cli.messages import is_quiet
+from ckptstore.cli.waits import tell_what_waits
 from ckptstore.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def command(
     else:
         for line in _table(rows, below):
             click.echo(line)
+        tell_what_waits(location, own)
 
 
 def _below(location: str, storage_options: dict[str, Any], counter: _Counter) -> tuple[State, ...]:

@@ -31,6 +31,7 @@ from ckptstore.errors import CorruptionError, StorageError, UnsafeError, Unsuppo
 from ckptstore.manifest import Manifest
 from ckptstore.storage.base import Entry, Storage, Unfinished
 from ckptstore.storage.names import TEMPORARY
+from ckptstore.tiers.journal import JOURNAL
 
 __all__ = ["Leftovers", "find_leftovers", "remove_leftovers"]
 
@@ -82,7 +83,8 @@ def find_leftovers(storage: Storage, *, older_than: float) -> Leftovers:
     judged = _Judged(storage, older_than)
     for folder in above:
         dead += judged.old(f for f in storage.list(folder).files.values() if _written(f.name, ()))
-    temporaries = ("", *([top.folder] if top else ()))
+    journal = (JOURNAL,) if storage.on_disk("") is not None else ()
+    temporaries = ("", *([top.folder] if top else ()), *journal)
     for folder in temporaries:
         dead += judged.old(f for f in storage.list(folder).files.values() if _temporary(f.name))
     _find_in_steps(storage, judged, dead, empty, ours)

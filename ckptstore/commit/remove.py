@@ -21,6 +21,7 @@ from ckptstore.commit.layout import (
 from ckptstore.commit.view import left_behind, view_manifest
 from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError, UnsupportedError
 from ckptstore.manifest import MANIFEST, Manifest
+from ckptstore.storage import locks
 from ckptstore.storage.base import Storage
 
 __all__ = [
@@ -133,11 +134,20 @@ def remove_older(storage: Storage, newest: int) -> None:
         if number < newest:
             folder = generation_folder(number)
             manifest = read_manifest(storage, folder)
-            if manifest is not None:
+            if manifest is not None and not _is_held(storage, folder):
                 # Of an older generation nothing is asked any more, so its removal may be torn.
                 remove_state(storage, Committed(folder, manifest), durable=False)
     for folder in leftover_generations(storage):
         remove_folder(storage, folder)
+
+
+def _is_held(storage: Storage, folder: str) -> bool:
+    """Whether a process of this machine copies a state elsewhere, and holds its manifest for that.
+
+    Else a copy that takes longer than the time between two saves would never be done.
+    """
+    path = storage.on_disk(f"{folder}/{MANIFEST}")
+    return path is not None and not locks.is_free(path)
 
 
 def leftover_generations(storage: Storage) -> tuple[str, ...]:

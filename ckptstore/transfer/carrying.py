@@ -43,7 +43,9 @@ class Copy:
         vocabulary: bool | None,
         prove: bool,
         progress: OnProgress | None,
+        overwrite: bool = False,
     ) -> None:
+        self._overwrite = overwrite
         self._origin = origin
         self._history = history
         self._files: Files = origin.source
@@ -123,7 +125,7 @@ class Copy:
             anew=self._there is not None and self.same_as(self._there),
         )
         if self._history:
-            state = save_step(self._place, save, overwrite=False)
+            state = save_step(self._place, save, overwrite=self._overwrite)
         else:
             state = save_generation(self._place, save)
         self._sending.end(state)

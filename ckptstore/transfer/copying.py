@@ -31,7 +31,7 @@ from ckptstore.storage.shown import without_secrets
 from ckptstore.transfer.carrying import Copy
 from ckptstore.transfer.report import Transfer
 
-__all__ = ["sync", "sync_steps"]
+__all__ = ["copy_state", "sync", "sync_steps"]
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +167,52 @@ def sync_steps(
             log.warning("step %s was removed while it was copied, and is left out: %s", step, error)
 
 
+def copy_state(
+    origin: Checkpoint,
+    place: Storage,
+    *,
+    history: bool,
+    optimizer: bool = True,
+    overwrite: bool = False,
+    progress: OnProgress | None = None,
+) -> Transfer:
+    """Copy one state that is open, as `sync` and `sync_steps` do.
+
+    Args:
+        origin: what to copy.
+        place: where to.
+        history: whether it becomes a step there, or else the next generation.
+        optimizer: False for an inference copy.
+        overwrite: whether a step of other content that is there is replaced.
+        progress: called with `Progress` events.
+
+    Raises:
+        ConflictError: the place is no history, or is one; or a step of other content is there.
+        SupersededError: the state was removed meanwhile.
+        NotFoundError, CorruptionError, StorageError: of either side.
+    """
+    if history and newest_generation(place) is not None:
+        raise ConflictError(
+            f"{place.location} holds a single checkpoint; choose another destination for steps"
+        )
+    if not history and newest_generation(place) is None and steps(place):
+        raise ConflictError(
+            f"{place.location} is a history of steps; choose another destination for a single "
+            "checkpoint"
+        )
+    return _sync(
+        origin,
+        place,
+        optimizer=optimizer,
+        vocabulary=None,
+        prove=False,
+        dry_run=False,
+        progress=progress,
+        history=history,
+        overwrite=overwrite,
+    )
+
+
 def _sync(
     origin: Checkpoint,
     place: Storage,
@@ -177,6 +223,7 @@ def _sync(
     dry_run: bool,
     progress: OnProgress | None,
     history: bool = False,
+    overwrite: bool = False,
 ) -> Transfer:
     """Copy one state, or raise `SupersededError` where it goes meanwhile."""
     if not origin.reader.for_inference():
@@ -199,6 +246,7 @@ def _sync(
         vocabulary=vocabulary,
         prove=prove,
         progress=progress,
+        overwrite=overwrite,
     )
     if there is not None and copy.same_as(there) and copy.all_spared():
         return copy.report(there, changed=False)
