@@ -55,7 +55,7 @@ def test_a_save_that_dies_before_any_operation_leaves_the_old_state_or_the_new(
     assert operations > 20
 
     new = 0
-    for number in range(1, operations + 1, 2 if where == "memory" else 7):
+    for number in range(1, operations + 1, 3 if where == "memory" else 11):
         url = place()
         saved(1, url)
         with contextlib.suppress(Killed), inject(Crash(number)):

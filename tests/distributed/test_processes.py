@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,19 +17,24 @@ from torch import nn
 import ckptstore
 from ckptstore.distributed import load_sharded
 
+QUIET = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 PROGRAM = Path(__file__).with_name("processes.py")
 
 
-def torchrun(count, what, folder, servers, **environ):
-    """Run `processes.py` in several processes; return the exit code and what they said."""
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return str(probe.getsockname()[1])
+
+
+def torchrun(count, what, folder, servers):
+    """Run `processes.py` in several processes; return the exit code and what they said."""
+    port = free_port()
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
     command += ["--master-addr=127.0.0.1", f"--master-port={port}", str(PROGRAM), what]
     done = subprocess.run(
         [*command, str(folder), json.dumps(servers)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **environ},
+        env={**os.environ, **QUIET},
         capture_output=True,
         text=True,
         timeout=250,
@@ -36,11 +42,29 @@ def torchrun(count, what, folder, servers, **environ):
     return done.returncode, done.stdout + done.stderr
 
 
+def killed_at(folder, who, when):
+    """Run two ranks, one of which is killed, without anybody who ends the other one, too."""
+    environ = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+    environ |= {**os.environ, **QUIET, "WHO_DIES": f"{who} {when}"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(PROGRAM), "die", str(folder), "{}"],
+            env={**environ, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [rank.communicate(timeout=250)[0] for rank in ranks]
+    return [rank.returncode for rank in ranks], "\n".join(said)
+
+
 @pytest.fixture(scope="module")
 def places(moto_server, rclone_server):
     """A place on each server that the tests of this module share."""
     return {
-        server.name: [f"{server.bucket()}/dante", server.storage_options]
+        server.name: [server.url("dante"), server.storage_options]
         for server in (moto_server, rclone_server)
     }
 
@@ -96,9 +120,10 @@ def test_everybody_reads_what_four_saved(saved, places):
     [("1", "after-write", 1), ("0", "after-manifest", 2)],
 )
 def test_a_rank_that_is_killed_leaves_the_old_state_or_the_new(tmp_path, who, when, step):
-    code, said = torchrun(2, "die", tmp_path, {}, WHO_DIES=f"{who} {when}")
+    codes, said = killed_at(tmp_path, who, when)
 
-    assert code != 0, said[-2000:]
+    assert -signal.SIGKILL in codes, said[-2000:]
+    assert 0 not in codes, said[-2000:]
     checkpoint = ckptstore.open(tmp_path / f"{who}-{when}")
     assert checkpoint.step == step, said[-5000:]
     assert checkpoint.verify().sound
