@@ -124,7 +124,9 @@ class Opened:
     def _file(self, opener: Callable[[], BinaryIO]) -> BinaryIO:
         if not self._held or self._held[0][0] is not opener:
             _close(self._held)
-            self._held.append((opener, opener()))
+            file = opener()
+            self._held.append((opener, file))
+            getattr(file, "keep", lambda count: None)(1)
         return self._held[0][1]
 
 

@@ -48,6 +48,7 @@ class BlockFile(Seekable):
         self._block_size = block_size
         self._check = check
         self._kept: OrderedDict[int, memoryview] = OrderedDict()
+        self._most_kept = _KEPT_BLOCKS
 
     @property
     def size(self) -> int:
@@ -102,6 +103,10 @@ class BlockFile(Seekable):
             self._read_span(Span(start, start + count, [(start, memoryview(memory))]))
 
         self._all(one, range(0, self.size, self._block_size))
+
+    def keep(self, count: int) -> None:
+        """Keep that many blocks of those that were read in part; one is enough from end to end."""
+        self._most_kept = count
 
     def map(self) -> memoryview | None:
         """Return the file's bytes as memory, unchecked; None where the storage cannot map it."""
@@ -189,7 +194,7 @@ class BlockFile(Seekable):
         self._reader.readinto(start, block)
         self._check_blocks(index, block)
         self._kept[index] = block
-        while len(self._kept) > _KEPT_BLOCKS:
+        while len(self._kept) > self._most_kept:
             self._kept.popitem(last=False)
         return self._kept[index]
 

@@ -88,7 +88,8 @@ class Files(ABC):
         asked for by ``getattr``: ``fill(pieces)`` reads pairs of a place and a writable memoryview
         straight into that memory, several at once; ``prove()`` checks all of a file that has a
         manifest, and keeps nothing; ``map()`` returns the whole file as memory, unchecked, or None
-        where that cannot be.
+        where that cannot be; ``keep(1)`` makes it keep one block of 8 MiB of what was read in
+        part, and not four, which is enough for who reads from end to end.
 
         Raises:
             NotFoundError: there is no such file.

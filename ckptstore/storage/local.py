@@ -100,7 +100,9 @@ class LocalStorage(Storage):
         path = self._path(name)
         descriptor = disk.open_file(path)
         with disk.explained("read", path), os.fdopen(descriptor, "rb") as file:
-            return file.read(-1 if limit is None else limit)
+            # As much memory is asked for as the limit is, whatever the file has.
+            size = os.fstat(descriptor).st_size + 1
+            return file.read(-1 if limit is None else min(limit, size))
 
     def open(self, name: str) -> RangeReader:
         """See `Storage.open`."""
