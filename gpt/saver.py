@@ -17,12 +17,14 @@ import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ckptstore import Keep, Preemption, Store, UnsupportedError
 from gpt import bundle
 from gpt.leaving import Outcome, Stopped
+from gpt.pace import Pace
 from gpt.pending import RNG, rng_state
 from gpt.saves import Saves
 from gpt.trail import TRAIL, Trail
@@ -97,6 +99,11 @@ class Saver:
         self._say = say
         self._outcome = outcome
         self._store = None if location is None else open_store(location, saves.keep)
+        self._pace: Pace | None = None
+        if saves.overhead is not None and self._store is not None:
+            # An optimizer of this family keeps two numbers beside each weight.
+            nbytes = 3 * sum(weight.nbytes for weight in model.parameters())
+            self._pace = Pace(saves.overhead, nbytes, saves.clock, say)
         self._prepared = not saves.background
         self._under_way: tuple[int, Future[Any]] | None = None
         self._failed: BaseException | None = None
@@ -114,6 +121,8 @@ class Saver:
             return  # Who stops it at once waits for nothing, and the process ends.
         self._store.__exit__(kind, value, traceback)
         self._settle()
+        if self._pace is not None:
+            self._pace.say_total()
         if kind is None and self._failed is not None:
             raise self._failed
 
@@ -124,16 +133,29 @@ class Saver:
             step: finished optimizer steps.
             is_evaluated: whether its losses were measured.
         """
-        return self._store is not None and step % (self._saves.interval or 1) == 0
+        if self._store is None:
+            return False
+        if self._pace is None:
+            return step % (self._saves.interval or 1) == 0
+        keep = self._saves.keep
+        if keep is not None and keep.best is not None and not is_evaluated:
+            return False  # What was not measured could never be the best.
+        is_busy = self._under_way is not None and not self._under_way[1].done()
+        return self._pace.is_due(is_busy=is_busy)
 
     def step_finished(self, step: int) -> None:
         """Say what became of the save under way; call it after every step."""
+        if self._pace is not None:
+            self._pace.step_finished()
         if self._under_way is not None and self._under_way[1].done():
             self._settle()
         if not self._prepared and self._store is not None:
             # Not before the first step: an optimizer has no state until then.
             self._prepared = True
-            self._store.prepare(model=self._model, optimizer=self._optimizer, state=self._states())
+            with self._stall(is_save=False):
+                self._store.prepare(
+                    model=self._model, optimizer=self._optimizer, state=self._states()
+                )
 
     def save(self, step: int, losses: dict[str, float]) -> str:
         """Save a finished step, and return the word for what is true of it.
@@ -150,12 +172,15 @@ class Saver:
         """
         if self._store is None:
             return ""
-        self._wait()
-        if not self._saves.background:
-            self._save(self._store, step, losses)
-            return "saved"
-        self._under_way = step, self._save(self._store, step, losses, background=True)
-        return "saving"
+        background = self._saves.background
+        with self._stall():
+            self._wait()
+            saved = self._save(self._store, step, losses, background=background)
+        if background:
+            self._under_way = step, saved
+        if self._pace is not None:
+            self._pace.say_interval()
+        return "saving" if background else "saved"
 
     def save_again(self, step: int, losses: dict[str, float]) -> str:
         """Replace a step that was saved before it was evaluated; return what `save` does.
@@ -229,6 +254,9 @@ class Saver:
         if not background:
             self._outcome.saved = step
         return saved
+
+    def _stall(self, *, is_save: bool = True) -> AbstractContextManager[None]:
+        return nullcontext() if self._pace is None else self._pace.stall(is_save=is_save)
 
     def _states(self, *, unevaluated: bool = False) -> dict[str, Any]:
         rng = rng_state(self._data_loader, unevaluated=unevaluated)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ class Saves:
         keep: makes the location a history, and says which steps stay; None goes on with what is
             there: a history, of which all steps stay, or a single checkpoint.
         background: save while training goes on.
+        overhead: instead of an interval, the share of the training's time that saves may stall
+            it, such as 0.02; see `gpt.pace`.
+        clock: tells seconds, for that.
         replace: steps of the history that are damaged and were passed over: one that is saved
             again replaces what is there.
     """
@@ -35,7 +39,25 @@ class Saves:
     interval: int | None = None
     keep: Keep | None = None
     background: bool = False
+    overhead: float | None = None
+    clock: Callable[[], float] = time.monotonic
     replace: Collection[int] = ()
+
+
+class _Share(click.ParamType):
+    name = "share"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        text = str(value).strip()
+        try:
+            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            share = math.nan
+        if not 0 < share < 1:
+            self.fail(f"{value!r} is not a share of the time, such as 2% or 0.02", param, ctx)
+        return share
 
 
 _OPTIONS = (
@@ -44,6 +66,13 @@ _OPTIONS = (
         type=click.IntRange(min=1),
         metavar="N",
         help="Steps from one save to the next; by default those of the evaluations.",
+    ),
+    click.option(
+        "--save_overhead",
+        type=_Share(),
+        metavar="SHARE",
+        help="Instead: save as often as saves stall the training for no more than this share of "
+        "its time, such as 2%.",
     ),
     click.option(
         "--keep_last",
@@ -77,22 +106,36 @@ def save_options(command: Callable[..., None]) -> Callable[..., None]:
     def with_saves(
         *,
         save_interval: int | None,
+        save_overhead: float | None,
         keep_last: int | None,
         keep_every: int | None,
         keep_best: str | None,
         async_saves: bool,
         **others: Any,
     ) -> None:
+        if save_overhead is not None:
+            _check_chosen(save_interval, keep_every)
         keep = None
         if any((keep_last, keep_every, keep_best)):
             keep = Keep(last=keep_last, every=keep_every, best=keep_best)
         if keep_best and save_interval:
             _say_what_is_measured(save_interval, others["eval_interval"])
-        command(saves=Saves(save_interval, keep, async_saves), **others)
+        command(saves=Saves(save_interval, keep, async_saves, save_overhead), **others)
 
     for option in reversed(_OPTIONS):
         with_saves = option(with_saves)
     return with_saves
+
+
+def _check_chosen(save_interval: int | None, keep_every: int | None) -> None:
+    """Refuse what names steps beside what chooses them."""
+    if save_interval is not None:
+        raise click.UsageError("--save_interval and --save_overhead exclude each other")
+    if keep_every is not None:
+        raise click.UsageError(
+            "--keep_every keeps multiples of a number of steps, and --save_overhead chooses the "
+            "steps that are saved; keep some with --keep_last"
+        )
 
 
 def _say_what_is_measured(save_interval: int, eval_interval: int) -> None:
