@@ -88,6 +88,8 @@ class Checkpoint:
         proved: whether a manifest says what every byte has to be (G4).
         created: when it was committed, ISO 8601, or None.
         writer: the program that wrote it, or None.
+        write_id: names this very commit and no other, whatever its step and generation are; None
+            where nothing was committed. Two processes that opened the same have the same.
         metrics: what was measured of the model.
         fingerprint: of the tokenizer's vocabulary, or None.
         passed_over: the newer states that were found damaged, where `open` was to fall back.
@@ -109,6 +111,7 @@ class Checkpoint:
         self.generation = manifest.generation if manifest else None
         self.created = manifest.created if manifest else None
         self.writer = manifest.writer if manifest else None
+        self.write_id = manifest.write_id if manifest else None
         self.metrics = dict(manifest.metrics) if manifest else {}
         self.fingerprint = manifest.fingerprint if manifest else None
         if self.step is None and manifest is not None:

@@ -63,6 +63,22 @@ def test_everything_comes_back(location, training, same):
     assert checkpoint.verify().sound
 
 
+def test_a_write_id_names_one_commit_to_whoever_opens_it(location, training):
+    first = save(location, training)
+    opened = reopen(location)
+    second = save(location, training)
+
+    assert opened.write_id == first.write_id
+    assert second.write_id not in (None, first.write_id)
+    assert reopen(location).write_id == second.write_id
+
+
+def test_where_nothing_was_committed_there_is_no_write_id(training, tmp_path):
+    torch.save(training.model.state_dict(), tmp_path / "model.pt")
+
+    assert ckptstore.open(tmp_path).write_id is None
+
+
 def test_the_second_save_is_what_opens_and_the_first_handle_is_superseded(
     location, training, other_training, same
 ):
