@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 
-from ckptstore.commit.layout import Committed, read_manifest, step_folder, steps
-from ckptstore.commit.remove import remove_state
+from ckptstore.commit.layout import Committed
 from ckptstore.commit.save import Save, save_generation, save_step
 from ckptstore.errors import CkptstoreError, StorageError
 from ckptstore.keep import Keep
+from ckptstore.retaining import Retention
 from ckptstore.storage.base import Storage
 from ckptstore.tiers.journal import Journal
 
 __all__ = ["Committer"]
 
 log = logging.getLogger(__name__)
-
-_WORTH_A_WORD = 4
 
 
 class Committer:
@@ -30,6 +28,7 @@ class Committer:
 
     Attributes:
         journal: what has still to be copied, and stays until it was.
+        retention: what applies policies, and remembers what manifests say.
         last: the step that was saved last; what the next one has in common with it need not be
             sent again.
     """
@@ -45,8 +44,8 @@ class Committer:
         self.storage = storage
         self.keep = keep
         self.journal = Journal(storage, tier, optimizer=optimizer)
+        self.retention = Retention(storage, held=self.journal.held_steps)
         self.last: Committed | None = None
-        self._told = 0
 
     def commit(self, save: Save, overwrite: bool) -> Committed:
         """Commit the next generation, or a step of the history.
@@ -81,7 +80,7 @@ class Committer:
         if self.keep is None:
             return
         try:
-            self._retain(self.keep, saved, durable=durable)
+            self.retention.after_save(self.keep, saved, durable=durable)
         except CkptstoreError as error:
             step = saved.manifest.step
             log.warning("step %s is committed, older ones were not removed: %s", step, error)
@@ -102,42 +101,3 @@ class Committer:
                 f"{waiting} saves" if waiting > 1 else "1 save",
                 self.storage.location,
             )
-
-    def _retain(self, keep: Keep, saved: Committed, *, durable: bool) -> None:
-        if keep.everything:
-            return
-        states = []
-        for step in steps(self.storage):
-            try:
-                manifest = read_manifest(self.storage, step_folder(step))
-            except CkptstoreError as error:
-                log.warning("step %s stays, for it cannot be read: %s", step, error)
-                continue
-            if manifest is not None:
-                states.append(Committed(step_folder(step), manifest))
-        stay = keep.kept([state.manifest for state in states])
-        going = [
-            state
-            for state in states
-            if state.manifest.step not in stay and state.folder != saved.folder
-        ]
-        held = self.journal.held_steps() if going else frozenset()
-        for state in going:
-            if state.manifest.step not in held:
-                remove_state(self.storage, state, durable=durable)
-        self._say_what_stays([state for state in going if state.manifest.step in held])
-
-    def _say_what_stays(self, states: list[Committed]) -> None:
-        """Log what a policy would have removed, when it has doubled since it was said last."""
-        if len(states) < max(2 * self._told, _WORTH_A_WORD):
-            self._told = self._told if states else 0
-            return
-        self._told = len(states)
-        nbytes = sum(sum(state.manifest.sizes().values()) for state in states)
-        log.warning(
-            "%d steps of %s that the policy does not keep stay until they were copied to the "
-            "tier: %d MB of the disk",
-            len(states),
-            self.storage.location,
-            nbytes // 10**6,
-        )

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Literal
 
 from ckptstore.errors import UnsupportedError
-from ckptstore.manifest import Manifest
 
-__all__ = ["Keep"]
+__all__ = ["Keep", "Measured"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One save of a step, as far as anybody decides by it whether it stays.
+
+    Attributes:
+        step: which.
+        write_id: of the save.
+        created: when it was committed, ISO 8601.
+        metrics: what was measured of the model.
+        nbytes: of all its files together.
+    """
+
+    step: int
+    write_id: str
+    created: str
+    metrics: Mapping[str, float]
+    nbytes: int
 
 
 @dataclass(frozen=True)
 class Keep:
     """A policy of retention: a step stays if any of these wants it; with none of them, all stay.
 
-    The step that was just saved always stays, and so does the newest.
+    Whatever the policy, these stay: the step that was just saved, the newest, those that are
+    pinned, and those that cannot be read. As long as no step has the metric of ``best``, all do.
 
     Attributes:
         last: how many of the highest steps.
@@ -57,45 +77,50 @@ class Keep:
         wanted = (self.last, self.every, self.best, self.newer_than)
         return all(want is None for want in wanted)
 
-    def kept(self, manifests: Sequence[Manifest]) -> set[int]:
-        """Return the steps that stay.
+    @property
+    def measures(self) -> bool:
+        """Whether it asks more of a step than its number."""
+        return self.best is not None or self.newer_than is not None
+
+    def rules(self, steps: Sequence[Measured]) -> dict[int, tuple[str, ...]]:
+        """Return the steps that stay, and for each which of the rules want it.
+
+        The highest stays as ``newest``; with none of the rules the others do as ``all``. Of equal
+        values of a metric the later step is the better one; a value that is no number is none.
 
         Args:
-            manifests: of all committed steps of the history.
+            steps: of a history, in any order.
         """
-        steps = sorted(manifest.step for manifest in manifests if manifest.step is not None)
-        if self.everything:
-            return set(steps)
-        stay = set(steps[-1:])
-        if self.last is not None:
-            stay.update(steps[-self.last :])
-        if self.every is not None:
-            stay.update(step for step in steps if step % self.every == 0)
-        if self.best is not None:
-            stay.update(self._best(manifests, self.best))
-        if self.newer_than is not None:
-            stay.update(_newer(manifests, self.newer_than))
+        numbers = sorted(each.step for each in steps)
+        wanted = {
+            "newest": numbers[-1:],
+            "all": numbers if self.everything else [],
+            "last": numbers[-self.last :] if self.last is not None else [],
+            "every": [step for step in numbers if self.every and step % self.every == 0],
+            "best": self._best(steps, self.best) if self.best is not None else [],
+            "newer_than": self._newer(steps),
+        }
+        stay: dict[int, tuple[str, ...]] = {}
+        for rule, those in wanted.items():
+            for step in those:
+                stay[step] = (*stay.get(step, ()), rule)
         return stay
 
-    def _best(self, manifests: Sequence[Manifest], metric: str) -> list[int]:
+    def _best(self, steps: Sequence[Measured], metric: str) -> list[int]:
         sign = 1 if self.mode == "min" else -1
-        # Of equal values the later step is the better one.
         measured = [
-            (sign * manifest.metrics[metric], -manifest.step)
-            for manifest in manifests
-            if metric in manifest.metrics and manifest.step is not None
+            (sign * each.metrics[metric], -each.step)
+            for each in steps
+            if metric in each.metrics and math.isfinite(each.metrics[metric])
         ]
         return [-min(measured)[1]] if measured else []
+
+    def _newer(self, steps: Sequence[Measured]) -> list[int]:
+        if self.newer_than is None:
+            return []
+        oldest = datetime.now(timezone.utc) - _limit(self.newer_than)
+        return [each.step for each in steps if datetime.fromisoformat(each.created) >= oldest]
 
 
 def _limit(age: timedelta | float) -> timedelta:
     return age if isinstance(age, timedelta) else timedelta(seconds=age)
-
-
-def _newer(manifests: Sequence[Manifest], age: timedelta | float) -> list[int]:
-    oldest = datetime.now(timezone.utc) - _limit(age)
-    return [
-        manifest.step
-        for manifest in manifests
-        if manifest.step is not None and datetime.fromisoformat(manifest.created) >= oldest
-    ]

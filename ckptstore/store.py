@@ -15,6 +15,7 @@ from ckptstore.errors import UnsupportedError
 from ckptstore.formats.base import Contents
 from ckptstore.keep import Keep
 from ckptstore.opening import Location, open_state
+from ckptstore.retaining import Retention
 from ckptstore.saving import check_room, contents_of, numbers, save_of, to_save_in
 from ckptstore.texts import parse_json
 from ckptstore.tiers.stored import Tiered
@@ -276,6 +277,10 @@ class Store(Tiered):
             raise failed
 
     # -- inside -------------------------------------------------------------------------
+
+    @property
+    def _retention(self) -> Retention:
+        return self._committer.retention
 
     def _settle(self) -> None:
         """Wait for saves under way, before what there is may be removed."""

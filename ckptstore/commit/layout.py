@@ -8,17 +8,20 @@ from dataclasses import dataclass
 
 from ckptstore.errors import ConflictError, CorruptionError, NotFoundError, UnsafeError
 from ckptstore.manifest import MANIFEST, Manifest
-from ckptstore.storage.base import Listing, Storage
+from ckptstore.storage.base import Entry, Listing, Storage
 from ckptstore.texts import parse_json
 
 __all__ = [
     "GENERATIONS",
     "MOST_STEPS",
+    "PIN",
     "STEP",
     "Committed",
+    "Listed",
     "generation_folder",
     "generations",
     "is_number",
+    "listed_steps",
     "newest",
     "newest_generation",
     "no_such_step",
@@ -26,11 +29,16 @@ __all__ = [
     "step_folder",
     "step_named",
     "steps",
+    "steps_among",
 ]
 
 GENERATIONS = ".ckptstore"
 STEP = "step-"
+PIN = "pinned.json"
+"""The file in a step's folder that says: this step stays. See `ckptstore.commit.pins`."""
 _TRIES = 10
+_LOOKED = 8
+_SHORT = 10**7
 _MOST_MANIFEST = 256 * 2**20
 _NUMBER = re.compile(r"\d{8,18}")
 MOST_STEPS = 10**18 - 1
@@ -47,6 +55,19 @@ class Committed:
     def path(self, name: str) -> str:
         """Return the name in the storage of a file of this state, by its own name."""
         return f"{self.folder}/{name}" if self.folder else name
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A committed step as a listing shows it.
+
+    Attributes:
+        manifest: the file, whose version tells one save of the step from another.
+        pinned: whether there is a pin beside it.
+    """
+
+    manifest: Entry
+    pinned: bool
 
 
 def generation_folder(number: int) -> str:
@@ -67,6 +88,19 @@ def generations(storage: Storage) -> tuple[int, ...]:
 def steps(storage: Storage) -> tuple[int, ...]:
     """Return the committed steps of a history, ascending."""
     return _numbers(storage.holding("", STEP, MANIFEST), STEP)
+
+
+def listed_steps(storage: Storage) -> dict[int, Listed]:
+    """Return the committed steps of a history, ascending, and which of them are pinned.
+
+    Costs what `steps` costs, and a look at one more file of each on a local disk.
+    """
+    found = {}
+    for folder, files in storage.held("", STEP, (MANIFEST, PIN)).items():
+        if is_number(folder.removeprefix(STEP)):
+            step = int(folder.removeprefix(STEP))
+            found[step] = Listed(files[MANIFEST], PIN in files)
+    return dict(sorted(found.items()))
 
 
 def read_manifest(storage: Storage, folder: str) -> Manifest | None:
@@ -117,7 +151,7 @@ def newest(storage: Storage, listing: Listing | None = None) -> Committed | None
     single = newest_generation(storage) if GENERATIONS in folders else None
     last = None
     if any(folder.startswith(STEP) for folder in folders):
-        last = _newest(storage, steps, step_folder)
+        last = _newest_step(storage, folders)
     if single is None or last is None:
         return single or last
     return single if (single.manifest.step or 0) > (last.manifest.step or 0) else last
@@ -170,6 +204,52 @@ def _newest(
             return Committed(folder(found[-1]), manifest)
         # It was replaced by a newer one between the two looks: look again.
     raise ConflictError(f"{storage.location} changes faster than it can be read; try again")
+
+
+def _newest_step(storage: Storage, folders: tuple[str, ...]) -> Committed | None:
+    """Return the newest step; of a history of thousands one manifest is read.
+
+    The folders are looked into from the top. What is found is believed if after that nothing
+    above it is committed: what was the newest when this began is still there then, or something
+    higher is, for retention takes no newest step. Where a listing shows names in order the first
+    one tells that too, as long as no number has more than eight digits and it was the highest.
+    (Only two saves in a row, each at ten times the step of the last, could pass such a listing.)
+
+    Args:
+        storage: where.
+        folders: of the location, from a listing that was just made.
+    """
+    for _ in range(_TRIES):
+        there = steps_among(folders)
+        for step in there[: -_LOOKED - 1 : -1]:
+            manifest = read_manifest(storage, step_folder(step))
+            if manifest is not None:
+                break
+        else:
+            break  # So much of what was not finished is looked through from below.
+        found = Committed(step_folder(step), manifest)
+        if storage.lists_in_order and step == there[-1] < _SHORT:
+            return found
+        folders = storage.list("").folders
+        if not _any_above(storage, folders, step):
+            return found
+    return _newest(storage, steps, step_folder)
+
+
+def _any_above(storage: Storage, folders: tuple[str, ...], step: int) -> bool:
+    """Whether any step above one is committed, or may be: as in `Storage.holding`, ascending."""
+    above = [number for number in steps_among(folders) if number > step]
+    if not above:
+        return False
+    if any(storage.entry(f"{step_folder(number)}/{MANIFEST}") for number in above):
+        return True
+    again = steps_among(storage.list("").folders)
+    return above != [number for number in again if number > step]
+
+
+def steps_among(folders: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the numbers of the steps that have a folder, committed or not, ascending."""
+    return _numbers(tuple(name for name in folders if name.startswith(STEP)), STEP)
 
 
 def _numbers(folders: tuple[str, ...], prefix: str) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ manifest there lists goes at once. Rule 2: everything else goes by age only: a w
 twelve hours after it began (see `ckptstore.commit.attempt`), so what is a day old is nobody's.
 Rule 3: the age is asked of the storage, because the clock of this machine may be wrong by days;
 where the storage does not know it, nothing goes. Rule 4: only names that a save writes are ours,
-and a manifest never is a leftover.
+and a manifest never is a leftover, nor is the pin beside one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from ckptstore.commit.layout import (
     GENERATIONS,
+    PIN,
     STEP,
     generation_folder,
     is_number,
@@ -158,7 +159,7 @@ def _unnamed(storage: Storage, dead: Iterable[Entry]) -> Iterator[Entry]:
             named[folder] = None
             with suppress(*_UNREADABLE):
                 manifest = read_manifest(storage, folder)
-                named[folder] = {*manifest.paths()} if manifest else set()
+                named[folder] = {*manifest.paths(), PIN} if manifest else set()
         known = named[folder]
         if known is not None and name not in known:
             yield entry
@@ -171,14 +172,14 @@ def _find_in_steps(
     committed = steps(storage)
     if not committed:
         return
-    ours |= _names_in(storage, committed)
+    ours |= {*_names_in(storage, committed), PIN}
     for name in _numbered(storage, "", STEP):
         listing = storage.list(name)
         listed: set[str] = set()
         if int(name.removeprefix(STEP)) in committed:
             with suppress(*_UNREADABLE):
                 manifest = read_manifest(storage, name)
-                listed = {*manifest.paths()} if manifest else set()
+                listed = {*manifest.paths(), PIN} if manifest else set()
             if not listed:
                 continue
         elif listing.folders or not all(_written(file, ours) for file in listing.files):

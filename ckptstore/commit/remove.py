@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 from ckptstore.commit.edits import check_replaced
 from ckptstore.commit.layout import (
     GENERATIONS,
+    PIN,
     Committed,
     generation_folder,
     generations,
     is_number,
+    listed_steps,
     newest_generation,
     read_manifest,
     step_folder,
-    steps,
 )
+from ckptstore.commit.pins import announced, check_unpinned, is_word
 from ckptstore.commit.view import left_behind, view_manifest
 from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError, UnsupportedError
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage import locks
-from ckptstore.storage.base import Storage
+from ckptstore.storage.base import Entry, Storage
 
 __all__ = [
     "leftover_generations",
     "remove_everything",
     "remove_folder",
     "remove_older",
+    "remove_saved",
     "remove_single",
     "remove_state",
     "remove_step",
@@ -43,33 +46,65 @@ def remove_state(storage: Storage, state: Committed, *, durable: bool = True) ->
     With ``durable`` a loss of power leaves all of it or no manifest: on a disk the order of two
     removals counts only if the first is made safe before the second.
 
+    Raises:
+        PinnedError: it is a step, and pinned.
+    """
+    if state.manifest.generation is not None:
+        before = storage.list(state.folder).files
+        return _remove(storage, state.folder, state.manifest.write_id, before, durable=durable)
+    return remove_saved(storage, state.folder, state.manifest.write_id, durable=durable)
+
+
+def remove_saved(storage: Storage, folder: str, write_id: str, *, durable: bool = True) -> bool:
+    """Remove one save of a step, as `remove_state` does."""
+    with announced(storage, folder) as before:
+        return _remove(storage, folder, write_id, before, durable=durable)
+
+
+def _remove(
+    storage: Storage, folder: str, write_id: str, before: Mapping[str, Entry], *, durable: bool
+) -> bool:
+    """Remove manifest and files, if they are still those of a write.
+
     A name that carries the write id is this state's for ever. A plain one may by the time of its
     removal be a newer save's of the same step: it goes only while it is the file that was there
     before the manifest went.
     """
-    before = storage.list(state.folder).files
-    found = read_manifest(storage, state.folder)
-    if found is None or found.write_id != state.manifest.write_id:
+    manifest = read_manifest(storage, folder)
+    if manifest is None or manifest.write_id != write_id:
         return False
+    state = Committed(folder, manifest)
     storage.delete(state.path(MANIFEST))
     if durable:
-        storage.flush(state.folder)
-    after = storage.list(state.folder).files
-    for path in state.manifest.paths():
-        own = state.manifest.write_id in path
+        storage.flush(folder)
+    after = storage.list(folder).files
+    for path in manifest.paths():
+        own = write_id in path
         if own or (path in after and before.get(path) == after[path]):
             storage.delete(state.path(path))
-    log.info("removed %s of %s", state.manifest.called, storage.location)
+    if manifest.generation is None and PIN in after:
+        # Of who came too late, and is told so: no pin counts beside the word of a removal.
+        storage.delete(state.path(PIN))
+    log.info("removed %s of %s", manifest.called, storage.location)
     return True
 
 
 def remove_step(storage: Storage, step: int) -> None:
-    """Remove a step, also one whose manifest nobody can read."""
+    """Remove a step, also one whose manifest nobody can read.
+
+    Raises:
+        PinnedError: it is pinned.
+    """
     folder = step_folder(step)
     try:
         manifest = read_manifest(storage, folder)
     except (CorruptionError, UnsafeError, UnsupportedError):
-        _remove_manifest_first(storage, folder)
+        with announced(storage, folder):
+            storage.delete(f"{folder}/{MANIFEST}")
+            storage.flush(folder)
+            for name in storage.list(folder).files:
+                if not is_word(name):
+                    storage.delete(f"{folder}/{name}")
         return
     if manifest is not None:
         remove_state(storage, Committed(folder, manifest))
@@ -179,10 +214,11 @@ def remove_everything(storage: Storage, *, dry_run: bool = False) -> tuple[str, 
 
     Raises:
         NotFoundError: nothing here was committed by ckptstore.
-        ConflictError: a person's own file of weights stands in the view.
+        ConflictError: a person's own file of weights stands in the view, or steps are pinned;
+            nothing was removed.
     """
     view = view_manifest(storage)
-    numbers, committed = generations(storage), steps(storage)
+    numbers, committed = generations(storage), listed_steps(storage)
     if not numbers and not committed and view is None:
         raise NotFoundError(
             f"nothing in {storage.location} was committed by ckptstore; files of others are "
@@ -190,6 +226,7 @@ def remove_everything(storage: Storage, *, dry_run: bool = False) -> tuple[str, 
         )
     _check_not_replaced(storage)
     shown = shown_names(view, storage.list("").files)
+    check_unpinned(storage, {step: it.pinned for step, it in committed.items()}, "removing all")
     if not dry_run:
         for step in committed:
             remove_step(storage, step)

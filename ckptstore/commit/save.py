@@ -18,6 +18,7 @@ from ckptstore.commit.layout import (
     step_folder,
     steps,
 )
+from ckptstore.commit.pins import check_not_replacing
 from ckptstore.commit.remove import remove_older, remove_state
 from ckptstore.commit.view import show, view_manifest
 from ckptstore.errors import CkptstoreError, ConflictError, UnsupportedError
@@ -222,12 +223,14 @@ def save_step(
         base: another step, whose bytes need not be sent again where the storage can copy them.
 
     Raises:
-        ConflictError: the step is there with other content, or another writer was first.
+        ConflictError: the step is there with other content, and pinned or not to be replaced; or
+            another writer was first.
         UnsupportedError: no step was given, or the storage cannot replace in one operation.
     """
     folder = step_folder(_numbered(storage, save))
     manifest = save.manifest(None) if save.begun is None else save.begun.manifest
     existing = read_manifest(storage, folder)
+    same = False
     if existing is not None:
         rehearsal = Rehearsal(manifest)
         save.write(rehearsal)
@@ -242,6 +245,8 @@ def save_step(
                 "pass overwrite=True to replace it, or go back with Store(...).rewind(step)"
             )
     with save.attempt(storage, folder, manifest, base) as attempt:
+        if existing is not None and not same:
+            check_not_replacing(storage, Committed(folder, existing), attempt.taken)
         save.write(attempt)
         if existing is None:
             return attempt.commit()

@@ -17,7 +17,7 @@ from ckptstore.commit.ends import NotKeptError
 from ckptstore.commit.files import CommittedFiles, PassedFiles
 from ckptstore.commit.incoming import Incoming
 from ckptstore.commit.intact import Age, check_files, late_if_removed, removed
-from ckptstore.commit.layout import Committed
+from ckptstore.commit.layout import PIN, Committed
 from ckptstore.commit.takeover import known, sound
 from ckptstore.errors import (
     CkptstoreError,
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 # Reads the tensor index of a file that was just written, and refuses what is not safe to load.
 Index = Callable[[Files, str], tuple[Mapping[str, TensorInfo], Structure] | None]
 
-_RESERVED = (MANIFEST,)
+_RESERVED = (MANIFEST, PIN)
 
 
 class Writing(NewFiles):
@@ -122,6 +122,11 @@ class Writing(NewFiles):
     def names_are_plain(self) -> bool:
         """Whether files have their plain names, as in a step, where those are not taken."""
         return self._plain
+
+    @property
+    def taken(self) -> Collection[str]:
+        """The names that were taken in the folder of a step when this began."""
+        return self._taken
 
     def path_of(self, name: str) -> str:
         """Return the name in the folder under which a file of bytes is to be written."""
@@ -266,7 +271,7 @@ class Writing(NewFiles):
     def _own_path(self, name: str) -> str:
         path = PurePosixPath(plain_name(name, "the new checkpoint"))
         if name in _RESERVED:
-            raise ConflictError(f"{name} is the manifest's own name; choose another")
+            raise ConflictError(f"{name} is a name of ckptstore's own; choose another")
         return f"{path.stem}.{self._manifest.write_id}{path.suffix}"
 
     def _add(self, **parts: Mapping[str, object]) -> None:

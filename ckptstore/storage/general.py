@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from ckptstore.errors import CkptstoreError, NotFoundError, StorageError, UnsupportedError
 from ckptstore.storage.base import Entry, Listing, RangeReader, Sink
 from ckptstore.storage.keyed import KeyedStorage
-from ckptstore.storage.names import holding_by_looking, split_query
+from ckptstore.storage.names import held_by_looking, split_query
 from ckptstore.storage.shown import Discretion, secrets_in, without_secrets
 
 __all__ = ["GeneralStorage"]
@@ -102,7 +102,11 @@ class GeneralStorage(KeyedStorage):
 
     def holding(self, folder: str, prefix: str, name: str) -> tuple[str, ...]:
         """See `Storage.holding`."""
-        return holding_by_looking(self, folder, prefix, name)
+        return tuple(self.held(folder, prefix, (name,)))
+
+    def held(self, folder: str, prefix: str, names: Sequence[str]) -> dict[str, dict[str, Entry]]:
+        """See `Storage.held`."""
+        return held_by_looking(self, folder, prefix, names)
 
     def entry(self, name: str) -> Entry | None:
         """See `Storage.entry`."""

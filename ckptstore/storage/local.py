@@ -26,7 +26,7 @@ from ckptstore.storage.base import (
     Storage,
     worth_keeping,
 )
-from ckptstore.storage.names import checked, holding_by_looking
+from ckptstore.storage.names import checked, held_by_looking
 
 __all__ = ["LocalStorage"]
 
@@ -70,6 +70,9 @@ class LocalStorage(Storage):
                 return Listing({}, ())
             with found:
                 for item in found:
+                    if item.is_dir(follow_symlinks=False):  # Of it nothing but its name is asked.
+                        folders.append(item.name)
+                        continue
                     status = disk.status(item.path)
                     if status is None:
                         continue
@@ -81,7 +84,11 @@ class LocalStorage(Storage):
 
     def holding(self, folder: str, prefix: str, name: str) -> tuple[str, ...]:
         """See `Storage.holding`."""
-        return holding_by_looking(self, folder, prefix, name)
+        return tuple(self.held(folder, prefix, (name,)))
+
+    def held(self, folder: str, prefix: str, names: Sequence[str]) -> dict[str, dict[str, Entry]]:
+        """See `Storage.held`."""
+        return held_by_looking(self, folder, prefix, names)
 
     def entry(self, name: str) -> Entry | None:
         """See `Storage.entry`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ckptstore.errors import StorageError
@@ -29,6 +29,7 @@ class MemoryStorage(GeneralStorage):
     """
 
     taking_over = "proof"
+    lists_in_order = True
 
     def __init__(self, root: str) -> None:
         super().__init__("memory", f"memory://{root.strip('/')}", {})
@@ -42,6 +43,11 @@ class MemoryStorage(GeneralStorage):
         """See `Storage.holding`."""
         with _LOCK:
             return super().holding(folder, prefix, name)
+
+    def held(self, folder: str, prefix: str, names: Sequence[str]) -> dict[str, dict[str, Entry]]:
+        """See `Storage.held`."""
+        with _LOCK:
+            return super().held(folder, prefix, names)
 
     def entry(self, name: str) -> Entry | None:
         """See `Storage.entry`."""

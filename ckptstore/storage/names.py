@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from ckptstore.errors import StorageError, UnsafeError
-from ckptstore.storage.base import Storage
+from ckptstore.storage.base import Entry, Storage
 
-__all__ = ["TEMPORARY", "checked", "encodable", "holding_by_looking", "split_query"]
+__all__ = ["TEMPORARY", "by_number", "checked", "encodable", "held_by_looking", "split_query"]
 
 TEMPORARY = ".tmp-"
 """What the name of every temporary file starts with, and no name of a checkpoint does."""
@@ -48,8 +49,10 @@ def encodable(text: str) -> bool:
     return True
 
 
-def holding_by_looking(storage: Storage, folder: str, prefix: str, name: str) -> tuple[str, ...]:
-    """Answer `Storage.holding` where a listing is not one moment's state.
+def held_by_looking(
+    storage: Storage, folder: str, prefix: str, names: Sequence[str]
+) -> dict[str, dict[str, Entry]]:
+    """Answer `Storage.held` where a listing is not one moment's state.
 
     A checkpoint is replaced by committing a higher one before the lower one is removed. Looking
     from low to high therefore meets at least one of the two, unless a folder appeared meanwhile:
@@ -58,10 +61,16 @@ def holding_by_looking(storage: Storage, folder: str, prefix: str, name: str) ->
     Raises:
         StorageError: the set never came to rest.
     """
+    inside = f"{folder}/" if folder else ""
     before = _called(storage, folder, prefix)
     for _ in range(_MOST_SCANS):
-        inside = f"{folder}/" if folder else ""
-        found = tuple(sub for sub in before if storage.entry(f"{inside}{sub}/{name}"))
+        found: dict[str, dict[str, Entry]] = {}
+        for sub in before:
+            first = storage.entry(f"{inside}{sub}/{names[0]}")
+            if first is not None:
+                rest = {name: storage.entry(f"{inside}{sub}/{name}") for name in names[1:]}
+                there = {name: entry for name, entry in rest.items() if entry is not None}
+                found[sub] = {names[0]: first, **there}
         after = _called(storage, folder, prefix)
         if after == before:
             return found
@@ -70,6 +79,11 @@ def holding_by_looking(storage: Storage, folder: str, prefix: str, name: str) ->
         f"{storage.location} changed {_MOST_SCANS} times while it was listed; "
         "too many writers are at work there; try again when they are done"
     )
+
+
+def by_number(name: str) -> tuple[int, str]:
+    """Return what sorts names that end in numbers of eight digits or more by these."""
+    return len(name), name
 
 
 def split_query(protocol: str, url: str) -> tuple[str, str]:
@@ -85,4 +99,5 @@ def split_query(protocol: str, url: str) -> tuple[str, str]:
 
 
 def _called(storage: Storage, folder: str, prefix: str) -> tuple[str, ...]:
-    return tuple(sorted(sub for sub in storage.list(folder).folders if sub.startswith(prefix)))
+    found = (sub for sub in storage.list(folder).folders if sub.startswith(prefix))
+    return tuple(sorted(found, key=by_number))

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ckptstore.errors import CkptstoreError, NotFoundError, StorageError, UnsupportedError
@@ -28,7 +28,7 @@ from ckptstore.storage.base import (
 )
 from ckptstore.storage.clocks import date_of
 from ckptstore.storage.keyed import KeyedStorage
-from ckptstore.storage.names import TEMPORARY
+from ckptstore.storage.names import TEMPORARY, by_number
 from ckptstore.storage.s3client import client_for
 from ckptstore.storage.s3conditions import Conditions
 from ckptstore.storage.s3copies import Copies
@@ -61,6 +61,7 @@ class S3Storage(KeyedStorage):
 
     at_once = 16
     content_versions = True
+    lists_in_order = True
     taking_over = "nothing"
 
     def __init__(self, rest: str, storage_options: Mapping[str, Any]) -> None:
@@ -105,27 +106,46 @@ class S3Storage(KeyedStorage):
 
     def holding(self, folder: str, prefix: str, name: str) -> tuple[str, ...]:
         """See `Storage.holding`; one listing of all that starts with ``prefix``."""
+        return tuple(self.held(folder, prefix, (name,)))
+
+    def held(self, folder: str, prefix: str, names: Sequence[str]) -> dict[str, dict[str, Entry]]:
+        """See `Storage.held`; one listing of all that starts with ``prefix``."""
         inside = self._inside(folder)
+        before: dict[str, dict[str, Entry]] | None = None
         for _ in range(_MOST_SCANS):
-            seen: set[str] = set()
-            found: list[str] = []
+            seen: dict[str, dict[str, Entry]] = {}
             pages = 0
             for page in self._pages(inside + prefix):
                 pages += 1
                 for row in page.get("Contents", ()):
                     subfolder, slash, rest = row["Key"][len(inside) :].partition("/")
-                    if slash:
-                        seen.add(subfolder)
-                    if rest == name:
-                        found.append(subfolder)
-            # One page is one moment's state. Keys come in ascending order, so what holds for
-            # looking into folders one by one holds for several pages.
-            if pages < 2 or seen == self._subfolders(inside, prefix):
-                return tuple(sorted(found))
+                    files = seen.setdefault(subfolder, {}) if slash else {}
+                    if rest in names:
+                        full = row["Key"][len(self._inside("")) :]
+                        files[rest] = _entry(full, row["Size"], row)
+            found = {sub: seen[sub] for sub in sorted(seen, key=by_number) if names[0] in seen[sub]}
+            if self._is_one_moment(inside, prefix, seen, pages, found == before):
+                return found
+            before = found
         raise StorageError(
             f"{self.location} changed {_MOST_SCANS} times while it was listed; "
             "too many writers are at work there; try again when they are done"
         )
+
+    def _is_one_moment(
+        self, inside: str, prefix: str, seen: Collection[str], pages: int, again: bool
+    ) -> bool:
+        """Whether what several pages show was there at one moment, as what one page shows is.
+
+        Keys come in ascending order, so what holds for looking into folders one by one holds for
+        pages, unless numbers have more than eight digits: there only the same answer twice will
+        do, ``again``.
+        """
+        if pages < 2:
+            return True
+        if len({len(subfolder) for subfolder in seen}) > 1:
+            return again
+        return {*seen} == self._subfolders(inside, prefix)
 
     def entry(self, name: str) -> Entry | None:
         """See `Storage.entry`."""

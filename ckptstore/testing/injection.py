@@ -87,6 +87,7 @@ class FaultyStorage(Storage):
         self.location = storage.location
         self.content_versions = storage.content_versions
         self.taking_over = storage.taking_over
+        self.lists_in_order = storage.lists_in_order
         self.seen = seen or Seen()
         self._real = storage
         self._fault = fault
@@ -108,6 +109,13 @@ class FaultyStorage(Storage):
         """See `Storage.holding`."""
         found: tuple[str, ...] = self._do(
             "holding", folder, lambda: self._real.holding(folder, prefix, name)
+        )
+        return found
+
+    def held(self, folder: str, prefix: str, names: Sequence[str]) -> dict[str, dict[str, Entry]]:
+        """See `Storage.held`; the same operation as `holding`."""
+        found: dict[str, dict[str, Entry]] = self._do(
+            "holding", folder, lambda: self._real.held(folder, prefix, names)
         )
         return found
 

@@ -26,6 +26,7 @@ from ckptstore.keep import Keep
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.opening import open_place, open_state
 from ckptstore.progress import OnProgress
+from ckptstore.retaining import measured_of
 from ckptstore.storage import locks
 from ckptstore.storage.base import Storage
 from ckptstore.tiers.journal import Entry, Journal
@@ -147,7 +148,8 @@ class Rounds:
         if keep is None:
             return left
         # More steps in the tier could only make it keep fewer of these.
-        passed = manifests.keys() - keep.kept([*manifests.values()])
+        known = [measured_of(step, manifest) for step, manifest in manifests.items()]
+        passed = manifests.keys() - keep.rules(known).keys()
         for piece in left:
             if piece.first.step in passed:
                 log.info("%s is not copied: the tier would not keep it", piece)

@@ -86,6 +86,7 @@ class Act:
         saves: whether it makes something new, which has to last once it has returned.
         removes: whether nothing may be found afterwards.
         history: whether what it changes is a history.
+        stay: steps that are there before it, while it is under way, and after.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Act:
     saves: bool = True
     removes: bool = False
     history: bool = False
+    stay: tuple[int, ...] = ()
 
     def changed(self, place: Place) -> str:
         return place.other if self.copies else place.url
@@ -119,6 +121,11 @@ def _asynchronous(place: Place) -> None:
 def _steps(place: Place) -> None:
     for step in (1, 2, 3, 4):
         place.step(step, step)
+
+
+def _pinned(place: Place) -> None:
+    _steps(place)
+    place.history().pin(1)
 
 
 def _legacy(place: Place) -> None:
@@ -273,6 +280,23 @@ ACTS = {
         Act("first step", lambda p: p.step(1, 1), history=True),
         Act("next step", lambda p: p.step(2, 2), lambda p: p.step(1, 1), history=True),
         Act("retention", lambda p: p.history(last=2).save(**state(5)), _steps, history=True),
+        Act(
+            "retention beside a pin",
+            lambda p: p.history(last=2).save(**state(5)),
+            _pinned,
+            history=True,
+            stay=(1, 4),
+        ),
+        Act(
+            "prune",
+            lambda p: p.history().retain(ckptstore.Keep(last=1)),
+            _pinned,
+            saves=False,
+            history=True,
+            stay=(1, 4),
+        ),
+        Act("pin", lambda p: p.history().pin(1), _steps, history=True, stay=(1, 4)),
+        Act("unpin", lambda p: p.history().unpin(1), _pinned, history=True, stay=(1, 4)),
         Act(
             "overwrite",
             lambda p: p.step(2, 1, overwrite=True),

@@ -8,6 +8,7 @@ from typing import Any
 
 import ckptstore
 from ckptstore.commit.layout import (
+    PIN,
     generation_folder,
     newest_generation,
     read_manifest,
@@ -25,6 +26,7 @@ __all__ = ["NOTHING", "Expected", "expected_of", "found", "goes_on", "left_over"
 NOTHING = "nothing"
 REPLACED = "a file was replaced by hand"
 _NEXT = 8
+_PINNED = ", pinned: "
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def found(place: Place, url: str) -> str:
     with place.store(url) as store:
         for step in store.steps():
             _described(store.open(step))
+        pinned = store.pinned()
     try:
         checkpoint = ckptstore.open(url, storage_options=place.options)
     except NotFoundError as error:
@@ -63,7 +66,7 @@ def found(place: Place, url: str) -> str:
         if "was replaced by hand" in str(error):
             return REPLACED
         raise
-    return _described(checkpoint)
+    return _described(checkpoint) + (f"{_PINNED}{pinned}" if pinned else "")
 
 
 def _described(checkpoint: ckptstore.Checkpoint) -> str:
@@ -145,6 +148,7 @@ def goes_on(
     """
     url = act.changed(place)
     before = found(place, url)
+    _check_staying(act, place, url)
     assert before in expected.whole, f"found {before}, not one of {sorted(set(expected.whole))}"
     first = number % 3
     if first == 2 and before != expected.new:
@@ -165,8 +169,14 @@ def goes_on(
         assert repair(storage, older_than=-1) == (), "mending is done when it is done"
         untidy = left_over(storage)
         assert not untidy, f"left over: {untidy}"
-    assert found(place, url) == _called(_NEXT), found(place, url)
+    assert found(place, url).partition(_PINNED)[0] == _called(_NEXT), found(place, url)
     return before
+
+
+def _check_staying(act: Act, place: Place, url: str) -> None:
+    with place.store(url) as store:
+        there = store.steps()
+    assert {*act.stay} <= {*there}, f"of {act.stay} there are {there}"
 
 
 def _mend(act: Act, place: Place, url: str) -> None:
@@ -202,6 +212,6 @@ def left_over(storage: Any) -> list[str]:
         if folder not in wanted:
             extra.append(f"{folder}/")
             continue
-        listed = {MANIFEST, *wanted[folder].paths()}
+        listed = {MANIFEST, PIN, *wanted[folder].paths()}
         extra += [f"{folder}/{n}" for n in storage.list(folder).files if n not in listed]
     return extra

@@ -6,20 +6,24 @@ As in `ckptstore.commit.attempt`: until the manifest is there, nothing exists fo
 from __future__ import annotations
 
 from .looking import Program, newest
-from .world import MANIFEST, TEXT, Manifest, Op, Setting
+from .world import MANIFEST, PIN, TEXT, Manifest, Op, Setting
 
 __all__ = ["abandon", "commit", "remove_files", "replace", "write"]
 
 
-def write(setting: Setting, manifest: Manifest, plain: str) -> Program:
+def write(setting: Setting, manifest: Manifest, plain: str, replaces: bool = False) -> Program:
     """Create the files, and return the manifest that names them: `Attempt.create`.
 
     Args:
         plain: the plain names; ``c`` is the text, which is created whole.
+        replaces: whether a step of other content is there: then not if it is pinned.
     """
     taken = None
     if manifest.folder[0] == "s":
         taken = yield from _taken(setting, manifest.folder)
+        if replaces and PIN in taken:
+            return None
+    del replaces
     names: tuple[tuple[str, str], ...] = ()
     for name in plain:
         own = f"{name}.{manifest.wid}"
@@ -96,7 +100,7 @@ def replace(setting: Setting, manifest: Manifest | None, old: Manifest) -> Progr
     # ◆ One operation, conditional on the manifest that was read.
     answer = yield Op("swap", name, manifest, old.wid)
     if answer == "lost":
-        held = yield Op("held", name)
+        held = yield Op("read_back", name)
         answer = True if held is not None and held.wid == manifest.wid else "unknown"
         del held
     if answer == "unknown":
@@ -157,7 +161,7 @@ def _create_manifest(setting: Setting, manifest: Manifest) -> Program:
         return answer
     if not setting.rules.read_back:
         return False
-    held = yield Op("held", name)
+    held = yield Op("read_back", name)
     if held is None:
         return "unknown"
     return held.wid == manifest.wid

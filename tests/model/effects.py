@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .world import MANIFEST, Op, World, folder_of
+from .world import MANIFEST, PIN, Op, World, folder_of
 
 __all__ = ["landings", "outcomes"]
 
@@ -88,6 +88,11 @@ def _holding(world: World, op: Op) -> tuple[int, ...]:
     return tuple(sorted(int(folder_of(name)[1:]) for name in found))
 
 
+def _held(world: World, op: Op) -> tuple[tuple[int, bool], ...]:
+    there = {name for name, _ in world.files}
+    return tuple((n, f"{op.name}{n}/{PIN}" in there) for n in _holding(world, op))
+
+
 def _folders(world: World, op: Op) -> tuple[int, ...]:
     return tuple(sorted({int(folder_of(n)[1:]) for n, _ in world.files if n[0] == op.name}))
 
@@ -99,9 +104,10 @@ def _read(world: World, op: Op) -> Any:
 _LOOKS: dict[str, Callable[[World, Op], Any]] = {
     "list": _list,
     "holding": _holding,
+    "held": _held,
     "folders": _folders,
     "read": _read,
-    "held": _read,  # What S3 storage does by itself when a reply was lost.
+    "read_back": _read,  # What S3 storage does by itself when a reply was lost.
     "entry": _read,
     "open": _read,
     "chunk": lambda world, op: _read(world, op) == op.value,
@@ -131,7 +137,7 @@ def _sleepers(world: World, op: Op) -> Outcome:
     loose = {
         value
         for name, value in world.files
-        if name[0] == op.name and not name.endswith("/M") and name not in named
+        if name[0] == op.name and name[name.index("/") + 1] not in "MPR" and name not in named
     }
     old = frozenset(loose - world.hurrying)
     return tuple(sorted(old)), world._replace(old=world.old | old)

@@ -12,9 +12,19 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
-from .world import MANIFEST, TEXT, Manifest, Op, Setting
+from .world import MANIFEST, PIN, TEXT, Manifest, Op, Setting
 
-__all__ = ["NOTHING", "Look", "Program", "committed", "look", "newest", "shows"]
+__all__ = [
+    "NOTHING",
+    "Look",
+    "Program",
+    "committed",
+    "listed",
+    "look",
+    "newest",
+    "newest_step",
+    "shows",
+]
 
 Program = Generator[Op, Any, Any]
 
@@ -48,6 +58,60 @@ def committed(setting: Setting, where: str) -> Program:
             return found
         before = after
         del after, found
+
+
+def listed(setting: Setting) -> Program:
+    """Return the committed steps, each with whether it is pinned: `layout.listed_steps`."""
+    if setting.storage != "local":
+        return (yield Op("held", "s"))
+    before = yield Op("folders", "s")
+    while True:
+        found: tuple[tuple[int, bool], ...] = ()
+        for number in before:
+            if (yield Op("entry", f"s{number}/{MANIFEST}")) is not None:
+                pin = yield Op("entry", f"s{number}/{PIN}")
+                found = (*found, (number, pin is not None))
+                del pin
+        after = yield Op("folders", "s")
+        if after == before:
+            return found
+        before = after
+        del after, found
+
+
+def newest_step(setting: Setting, folders: tuple[int, ...]) -> Program:
+    """Return the manifest of the newest step, or None: `layout._newest_step`."""
+    while True:
+        manifest = None
+        for number in reversed(folders):
+            manifest = yield Op("read", f"s{number}/{MANIFEST}")
+            if manifest is not None:
+                break
+        if manifest is None:
+            return (yield from newest(setting, "s"))
+        if setting.storage != "local" and manifest.number == folders[-1]:
+            return manifest
+        if not setting.rules.top_again:
+            return manifest
+        # ◆ Believed only if after that nothing is committed above it.
+        folders = yield Op("folders", "s")
+        more = yield from _any_above(setting, folders, manifest.number)
+        if not more:
+            return manifest
+        del number, more, manifest
+
+
+def _any_above(setting: Setting, folders: tuple[int, ...], step: int) -> Program:
+    """Return whether any step above one is committed, or may be: `layout._any_above`."""
+    above = tuple(number for number in folders if number > step)
+    del folders
+    for number in above:
+        if (yield Op("entry", f"s{number}/{MANIFEST}")) is not None:
+            return True
+    if not above:
+        return False
+    again = yield Op("folders", "s")
+    return above != tuple(number for number in again if number > step)
 
 
 def newest(setting: Setting, where: str = "g") -> Program:

@@ -10,9 +10,13 @@ from .scenarios import (
     AT_ONE,
     CLEANER,
     FIRST,
+    GROWING_READER,
     HISTORY,
     LEFTOVER,
     ONE_STEP,
+    PINNED,
+    PINNER,
+    PINS,
     READER,
     SECOND,
     STEP_READER,
@@ -48,6 +52,8 @@ _SHOWN_LATE = Scenario(
 _KEPT = Setting(kept=("s1",))
 _AGES = Setting(ages=True)
 
+_PINNED = Scenario("retention, one pins", HISTORY, (steps("A", (10, 2)), PINNER), PINS)
+
 _CASES: dict[str, tuple[Scenario, str]] = {
     "create_only": (_TWO, "generation 2 was returned to A1, and is B1's"),
     "late_withdraws": (_STALE, "generation 2 is returned to two writers"),
@@ -81,6 +87,12 @@ _CASES: dict[str, tuple[Scenario, str]] = {
     "relist": (_READ, "R takes ('m',) in the view for a person's, and nobody wrote it"),
     "own_digest": (_SHOWN_LATE, "R takes ('m',) in the view for a person's, and nobody wrote it"),
     "doctor_compares": (_KILLED, "doctor has nothing to do, and the newest is g3 of B1"),
+    "top_again": (
+        Scenario("a writer that keeps 1, a reader", PINNED, (steps("A", (10, 1)), GROWING_READER)),
+        "opens step 1, 9 was returned",
+    ),
+    "word_first": (_PINNED, "step 1 is gone, and was pinned"),
+    "pin_looks": (_PINNED, "step 1 is gone, and was pinned"),
     "forerunners": (_KILLED, "doctor has nothing to do, and the newest is g3 of B1"),
 }
 

@@ -31,6 +31,9 @@ def broken_in(world: World, setting: Setting) -> str | None:
     for folder in setting.kept:
         if f"{folder}/{MANIFEST}" not in files:
             return f"G2: {folder} is gone, though every policy keeps it"
+    for pin, _ in world.acked:
+        if pin[0] == "p" and f"s{pin[1:]}/{MANIFEST}" not in files:
+            return f"G2: step {pin[1:]} is gone, and was pinned"
     for stolen in world.stolen:
         if setting.meant and stolen in world.acked and stolen[0][0] == "s":
             return f"G7: {stolen[0]} of {stolen[1]} was removed by one who meant another save of it"

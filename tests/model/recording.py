@@ -19,11 +19,11 @@ from ckptstore.storage.base import (
     Storage,
     UnknownOutcomeError,
 )
-from ckptstore.storage.names import TEMPORARY, holding_by_looking
+from ckptstore.storage.names import TEMPORARY, held_by_looking
 
 from .effects import outcomes
 from .looking import Program
-from .world import Manifest, Op, World
+from .world import PIN, WORD, Manifest, Op, World
 
 __all__ = ["Recording", "files_of", "names_of", "play", "values_of"]
 
@@ -33,10 +33,11 @@ _PLAIN = {
     "model.pt": "m",
     "optimizer.pt": "o",
     "training_state.json": "t",
+    "pinned.json": "P",
 }
 _OWN = re.compile(r"(\w+)\.([0-9a-f]{12})(\.\w+)")
 _COUNTED = {
-    *("holding", "list", "folders", "read", "open", "entry", "flush", "create_only"),
+    *("holding", "held", "list", "folders", "read", "open", "entry", "flush", "create_only"),
     *("create", "replace", "copy", "delete", "swap"),
 }
 
@@ -70,6 +71,7 @@ class Recording:
         self._steps: list[Step] = []
         self.location = storage.location
         self.content_versions = kind == "s3"
+        self.lists_in_order = kind != "local"
         self._storage, self._kind, self._labels = storage, kind, labels
         self._at, self._between = at, between
         self._lost = lost
@@ -92,10 +94,14 @@ class Recording:
 
     def holding(self, folder: str, prefix: str, name: str) -> tuple[str, ...]:
         """Look into folders, in one operation or, as on local disk, in several."""
+        return tuple(self.held(folder, prefix, (name,)))
+
+    def held(self, folder: str, prefix: str, names: Any) -> dict[str, dict[str, Entry]]:
+        """Do the same, and see more files than one."""
         if self._kind == "local":
-            return holding_by_looking(self, folder, prefix, name)  # type: ignore[arg-type]
+            return held_by_looking(self, folder, prefix, names)  # type: ignore[arg-type]
         self._step("holding", "s" if prefix else "g")
-        return self._storage.holding(folder, prefix, name)
+        return self._storage.held(folder, prefix, names)
 
     def entry(self, name: str) -> Entry | None:
         """Look at a file."""
@@ -216,6 +222,8 @@ class Recording:
 
     def _name(self, name: str) -> str:
         folder, _, file = name.rpartition("/")
+        if file.startswith("removing."):
+            return f"{self._folder(folder)}/R"
         own = _OWN.fullmatch(file)
         plain = _PLAIN.get(file) or (own and _PLAIN[own[1] + own[3]]) or file
         return f"{self._folder(folder)}/{plain}{'.' + own[2] if own else ''}"
@@ -265,8 +273,12 @@ def _answer(world: World, op: Op, lost: str) -> tuple[Any, World]:
 
 
 def _recorded(op: Op) -> Step:
-    if op == Op("folders", "s") or (op.kind, op.name) == ("folders", "s"):
+    if (op.kind, op.name) == ("folders", "s"):
         return ("list", "v")
+    if op.kind == "held":
+        return ("holding", op.name)
+    if f"/{WORD}." in op.name:
+        return (op.kind, op.name.partition(".")[0])
     return (op.kind, op.name, op.value) if op.kind == "copy" else (op.kind, op.name)
 
 
@@ -277,6 +289,7 @@ def files_of(storage: Storage, labels: dict[str, str]) -> dict[str, str]:
         data = storage.read(path)
         made = data.decode().rpartition(" ")[2].strip('"}')
         found[name] = _content(json.loads(data)) if path.endswith(MANIFEST) else made
+        found[name] = PIN if path.endswith("pinned.json") else found[name]
     return found
 
 

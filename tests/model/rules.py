@@ -35,6 +35,10 @@ class Rules:
         own_digest: a file in the view whose digest is that generation's is nobody's.
         doctor_compares: doctor compares what is in the view, whatever its manifest recorded.
         forerunners: a hand edit is none of the forerunners' texts.
+        top_again: a step that is found below an unfinished one is the newest only if a listing made
+            afterwards shows nothing committed above it.
+        word_first: who removes a step leaves word of it, and then looks for a pin.
+        pin_looks: a pin counts only if there is no such word after it was made.
         delete_if: a storage deletes a file only if it is still the one that is meant, in one
             operation. No storage does that yet; it is here to show what it would be good for.
     """
@@ -57,6 +61,9 @@ class Rules:
     own_digest: bool = True
     doctor_compares: bool = True
     forerunners: bool = True
+    top_again: bool = True
+    word_first: bool = True
+    pin_looks: bool = True
     delete_if: bool = False
 
 

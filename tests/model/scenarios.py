@@ -60,8 +60,13 @@ ONE_STEP = first_world(step(1, "I"))
 LEFTOVER = first_world(step(1, "I"), step(9, "J"), files={"s10/c": "X", "s10/m": "X"}, old=OLD)
 BESIDE = first_world(step(1, "I"), files={"s1/c.X": "X", "s1/m.X": "X"}, old=OLD)
 
+PINNED = first_world(step(1, "I"), step(9, "J"), files={"s1/P": "P"})
+
 READER = one("R", reading.reader)
 STEP_READER = one("R", history.open_step)
+GROWING_READER = one("R", history.open_step, True)
+PINNER = one("P", history.pin, 1, "P1", mortal=True)
+SECOND_PINNER = one("Q", history.pin, 1, "Q1", mortal=True)
 EDITOR = one("U", single.edit)
 DOCTOR = one("D", mending.doctor, mortal=True)
 CLEANER = one("C", mending.cleaner, mortal=True)
@@ -70,6 +75,7 @@ ASLEEP = one("S", single.show_late, FIRST, mortal=True)
 
 LOCAL = Setting(storage="local")
 AGES = Setting(ages=True)
+PINS = Setting(pins=True)
 
 SCENARIOS: dict[str, Scenario] = {
     # -- the single checkpoint -----------------------------------------------------------
@@ -255,6 +261,51 @@ SCENARIOS: dict[str, Scenario] = {
         "a repeated request that lands late, 2 writers that keep 2, 1 kill",
         faults(HISTORY, repeats=1, crashes=1),
         (steps("A", (10, 2)), steps("B", (11, 2))),
+    ),
+    "pin": Scenario(
+        "2 pin step 1 while retention removes it, 1 kill",
+        faults(HISTORY, crashes=1),
+        (steps("A", (10, 2)), PINNER, SECOND_PINNER),
+        PINS,
+    ),
+    "pin_two": Scenario(
+        "one pins step 1 while the retention of 2 writers removes it, 1 kill",
+        faults(HISTORY, crashes=1),
+        (steps("A", (10, 2)), steps("B", (11, 2)), PINNER),
+        PINS,
+    ),
+    "pin_again": Scenario(
+        "2 pin step 1 while it is removed and saved again, a reader, 1 kill",
+        faults(HISTORY, crashes=1),
+        (steps("A", (10, 2), (1, 0)), PINNER, SECOND_PINNER),
+        PINS,
+    ),
+    "pin_rewind": Scenario(
+        "one pins a step that another goes back before, a reader, 1 kill",
+        faults(first_world(step(1, "I"), step(2, "J"), step(3, "K")), crashes=1),
+        (
+            one("W", history.rewind, 1, mortal=True),
+            one("P", history.pin, 2, "P1", mortal=True),
+            STEP_READER,
+        ),
+        PINS,
+    ),
+    "pin_local": Scenario(
+        "local disk: one pins step 1 while retention removes it, and saves it again",
+        HISTORY,
+        (steps("A", (10, 2), (1, 0)), PINNER),
+        Setting(storage="local", pins=True),
+    ),
+    "pinned_reader": Scenario(
+        "2 writers that keep 1, below it what is pinned, a reader, 1 kill",
+        faults(PINNED, crashes=1),
+        (steps("A", (10, 1)), steps("B", (11, 1)), GROWING_READER),
+    ),
+    "local_pinned_reader": Scenario(
+        "local disk: a writer that keeps 1, below it what is pinned, a reader",
+        PINNED,
+        (steps("A", (10, 1), (11, 1)), GROWING_READER),
+        LOCAL,
     ),
     "local_steps": Scenario(
         "local disk: 2 writers that keep 1, a reader",

@@ -10,10 +10,17 @@ import pytest
 import torch
 
 import ckptstore
+from ckptstore.commit.pins import pin
 from ckptstore.commit.remove import remove_step
 from ckptstore.commit.repair import repair
 from ckptstore.commit.save import Save, save_generation, save_step
-from ckptstore.errors import CkptstoreError, ConflictError, StorageError, SupersededError
+from ckptstore.errors import (
+    CkptstoreError,
+    ConflictError,
+    NotFoundError,
+    StorageError,
+    SupersededError,
+)
 from ckptstore.formats.base import NewFiles
 from ckptstore.opening import open_place
 from ckptstore.storage import connect
@@ -77,6 +84,13 @@ REMOVING: Act = (
     lambda setting: history.remove_states(setting, 1),
 )
 
+PINNING: Act = (lambda storage: pin(storage, 1), lambda setting: history.pin(setting, 1))
+
+UNFINISHED: Act = (
+    lambda storage: storage.create("step-00000003/model.pt", b"model.pt of X"),
+    history.leave_unfinished,
+)
+
 A, B, C = saving("A"), saving("B"), saving("C")
 WITH_OPTIMIZER = saving("O", "cmo")
 STEP_1, STEP_9 = stepping("S", 1), stepping("T", 9)
@@ -114,6 +128,17 @@ CASES: dict[str, tuple[tuple[Act, ...], Act, tuple[Act, ...]]] = {
         REMOVING,
         (REMOVING, stepping("C", 1)),
     ),
+    "pinning": ((STEP_1, STEP_9), PINNING, ()),
+    "pinning again": ((STEP_1, PINNING), PINNING, ()),
+    "pinning what is not there": ((STEP_9,), PINNING, ()),
+    "a removal in pinning": ((STEP_1, STEP_9), PINNING, (REMOVING,)),
+    "removal, and saving again, in pinning": ((STEP_1,), PINNING, (REMOVING, stepping("C", 1))),
+    "overwriting in pinning": ((STEP_1,), PINNING, (stepping("C", 1, True),)),
+    "removal of what is pinned": ((STEP_1, PINNING), REMOVING, ()),
+    "pinning in a removal": ((STEP_1, STEP_9), REMOVING, (PINNING,)),
+    "overwriting what is pinned": ((STEP_1, PINNING), stepping("B", 1, True), ()),
+    "a reader of steps, one below an unfinished one": ((STEP_1, UNFINISHED), READING_STEPS, ()),
+    "a step in such a reader": ((STEP_1, UNFINISHED), READING_STEPS, (stepping("C", 4),)),
     "a reader of steps": ((STEP_1, STEP_9), READING_STEPS, ()),
     "overwriting in a reader of steps": ((STEP_1,), READING_STEPS, (stepping("C", 1, True),)),
 }
@@ -273,6 +298,8 @@ def run_real(
         ended = "superseded"
     except ConflictError:
         ended = "conflict"
+    except NotFoundError:
+        ended = "no such step"
     except StorageError as error:
         ended = "unknown" if error.committed is None else "failed"
     return recording.steps, files_of(storage, labels), ended

@@ -14,6 +14,8 @@ from .search import explore
 WHOLE = (
     *("first_save", "optimizer_goes", "edit_read", "put", "local_reader"),
     *("step_reader", "overwrite", "overwrite_twice", "overwrite_lost", "equal", "retention"),
+    *("pin", "pin_two", "pin_again", "pin_rewind", "pin_local"),
+    *("pinned_reader", "local_pinned_reader"),
     *("rewind", "rewind_resume", "leftover", "overwrite_leftover", "step_lost", "step_repeated"),
 )
 BEGINNING = 30_000

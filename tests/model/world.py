@@ -3,7 +3,8 @@
 Names: ``g2/M`` is the manifest of generation 2, ``g2/m.A1`` its model.pt as the write A1 named
 it, ``s3/o`` optimizer.pt of step 3 under its plain name, ``v/c`` config.json in the view. What a
 data file or a text holds is the id of the write that made it, or ``U`` for a person's. So a file
-and its version (inode, ETag) are the same thing here.
+and its version (inode, ETag) are the same thing here. ``s3/P`` is the pin of step 3, ``s3/R.A1``
+the word that A1 left there, because it is removing that step.
 """
 
 from __future__ import annotations
@@ -12,9 +13,21 @@ from typing import Any, NamedTuple
 
 from .rules import Rules
 
-__all__ = ["MANIFEST", "TEXT", "Manifest", "Op", "Setting", "World", "first_world", "folder_of"]
+__all__ = [
+    "MANIFEST",
+    "PIN",
+    "TEXT",
+    "USER",
+    "WORD",
+    "Manifest",
+    "Op",
+    "Setting",
+    "World",
+    "first_world",
+    "folder_of",
+]
 
-MANIFEST, TEXT, USER = "M", "c", "U"
+MANIFEST, TEXT, USER, PIN, WORD = "M", "c", "U", "P", "R"
 
 
 class Manifest(NamedTuple):
@@ -72,7 +85,8 @@ class World(NamedTuple):
 
     Attributes:
         files: name and content, sorted.
-        acked: folder and write id of the saves that returned, in order.
+        acked: folder and write id of the saves that returned, in order; and of the pins, which
+            have ``p3`` for the folder of step 3.
         crashes, lost, repeats: how many more crashes, lost replies and repeated requests there
             may be.
         flight: requests whose reply was given up, or that were repeated: they may still land.
@@ -104,6 +118,7 @@ class Setting(NamedTuple):
         same_size: whether all files of a name have one size, so that only their ends differ.
         meant: whether it counts that a removal takes a save which it did not mean.
         puts: whether a person replaces model.pt in the view.
+        pins: whether somebody pins steps; else nobody looks at what is there for the sake of pins.
     """
 
     rules: Rules = Rules()
@@ -113,6 +128,7 @@ class Setting(NamedTuple):
     same_size: bool = True
     meant: bool = False
     puts: bool = False
+    pins: bool = False
 
 
 def folder_of(name: str) -> str:

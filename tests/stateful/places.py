@@ -14,7 +14,7 @@ from ckptstore.errors import UnsupportedError
 from ckptstore.storage.base import Entry, Listing, Storage
 from ckptstore.storage.local import LocalStorage
 from ckptstore.storage.memory import MemoryStorage
-from ckptstore.storage.names import holding_by_looking
+from ckptstore.storage.names import held_by_looking
 
 __all__ = ["KINDS", "Place"]
 
@@ -23,7 +23,7 @@ class TwoLevels(MemoryStorage):
     """Memory whose folders are listed one after the other, as those of a disk are."""
 
     def holding(self, folder: str, prefix: str, name: str) -> tuple[str, ...]:
-        return holding_by_looking(self, folder, prefix, name)
+        return tuple(held_by_looking(self, folder, prefix, (name,)))
 
 
 class Tagged(MemoryStorage):

@@ -14,7 +14,7 @@ from typing import Any
 
 from ckptstore.errors import CkptstoreError
 from ckptstore.storage.base import Entry, Listing, Storage, UnknownOutcomeError
-from ckptstore.storage.names import holding_by_looking
+from ckptstore.storage.names import held_by_looking
 from ckptstore.testing.injection import FaultyStorage, Killed, Operation, Seen
 
 __all__ = ["CHANGES", "LOSABLE", "Late", "Process", "Stepped", "current"]
@@ -191,7 +191,7 @@ class Stepped(FaultyStorage):
 
     def holding(self, folder: str, prefix: str, name: str) -> tuple[str, ...]:
         if self._looks_twice:
-            return holding_by_looking(self, folder, prefix, name)
+            return tuple(held_by_looking(self, folder, prefix, (name,)))
         return super().holding(folder, prefix, name)
 
     def list(self, folder: str = "") -> Listing:

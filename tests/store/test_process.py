@@ -282,7 +282,7 @@ def test_what_it_logs_is_logged_here(tmp_path, caplog):
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith("step 1 stays, for it cannot be read")
-    assert record.name == "ckptstore.committer"
+    assert record.name == "ckptstore.retaining"
 
 
 @pytest.mark.parametrize("when", ["idle", "in a save"])
