@@ -20,6 +20,7 @@ from ckptstore.commit.layout import (
     GENERATIONS,
     STEP,
     generations,
+    listed_steps,
     newest_generation,
     read_manifest,
     step_folder,
@@ -53,6 +54,7 @@ class State:
         proved: whether a manifest says what every byte has to be.
         metrics: what was measured of the model.
         newest: whether it is what opens.
+        pinned: whether it is a step that is pinned.
         steps: how many steps its location has; None where that is no history.
         error: why it cannot be read.
     """
@@ -66,6 +68,7 @@ class State:
     proved: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
     newest: bool = False
+    pinned: bool = False
     steps: int | None = None
     error: CkptstoreError | None = None
 
@@ -158,17 +161,21 @@ def states(
     if file is not None:
         return (State.of(open(location, storage_options=storage_options)),)
     folders = place.list("").folders
-    numbers = steps(place) if any(folder.startswith(STEP) for folder in folders) else ()
-    if not numbers:
+    listed = listed_steps(place) if any(folder.startswith(STEP) for folder in folders) else {}
+    if not listed:
         return (State.of(open_place(place, None)),)
-    chosen = numbers if last is None else numbers[-last:]
+    chosen = [*listed] if last is None else [*listed][-last:]
     read = _each(lambda step: _of_step(place, step), chosen, place.at_once, counted)
     rows = [row for row in read if row is not None]
     single = _single(place) if GENERATIONS in folders else None
     top = rows[-1].step if rows else None
     if single is not None and (not rows or (single.step or 0) > (top or 0)):
         single, top = replace(single, newest=True), None
-    rows = [replace(row, newest=row.step == top) for row in rows]
+    rows = [
+        replace(row, newest=row.step == top, pinned=listed[row.step].pinned)
+        for row in rows
+        if row.step is not None
+    ]
     rows += [single] if single is not None else []
     errors = [row.error for row in rows if row.error is not None]
     if errors and len(errors) == len(rows):

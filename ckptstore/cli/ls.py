@@ -132,6 +132,7 @@ def _document(row: State) -> dict[str, Any]:
         "metrics": row.metrics,
         "newest": row.newest,
         "steps": row.steps,
+        "pinned": row.pinned,
     }
 
 
@@ -195,6 +196,7 @@ def _format(row: State) -> str:
 
 def _note(row: State, one_of_many: bool) -> str:
     said = ["newest"] if row.newest and one_of_many else []
+    said += ["pinned"] if row.pinned else []
     if row.error is not None:
         said.append(error_line(row.error))
     elif not row.proved:
@@ -203,5 +205,5 @@ def _note(row: State, one_of_many: bool) -> str:
 
 
 def _alert(note: str) -> str:
-    plain = note.strip() in ("", "newest")
+    plain = note.strip() in ("", "newest", "pinned", "newest, pinned")
     return note if plain else click.style(note, fg="yellow")

@@ -122,7 +122,10 @@ def _check_together(
 
 
 class _Extra:
-    """The steps that only the destination has, as they are before anything is copied."""
+    """The steps that only the destination has, as they are before anything is copied.
+
+    What is pinned there stays.
+    """
 
     def __init__(
         self,
@@ -137,7 +140,9 @@ class _Extra:
         own = storage_options.of(destination)
         self._store = ckptstore.Store(destination, storage_options=own)
         kept = {*wanted} if last is None else {*wanted[-last:]}
-        self.steps = [step for step in self._store.steps() if step not in kept] if kept else []
+        there = self._store.steps() if kept else ()
+        kept |= {*self._store.pinned()} if there else set()
+        self.steps = [step for step in there if step not in kept]
         self._destination = destination
 
     def confirmed(self, context: click.Context) -> bool:

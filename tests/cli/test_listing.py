@@ -62,6 +62,7 @@ def test_ls_of_a_single_checkpoint_shows_its_state(run: Run, dante: Path) -> Non
         "metrics",
         "newest",
         "steps",
+        "pinned",
     ]
     assert (row["location"], row["format"]) == (str(dante), "bundle")
     assert (row["generation"], row["step"], row["proved"], row["error"]) == (1, 100, True, None)
