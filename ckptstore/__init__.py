@@ -22,6 +22,7 @@ from ckptstore.errors import (
 
 if TYPE_CHECKING:
     from ckptstore.checkpoint import Checkpoint
+    from ckptstore.commit.stored import Stored
     from ckptstore.differences import diff
     from ckptstore.hookspecs import hookimpl
     from ckptstore.manifest import TensorInfo
@@ -46,6 +47,7 @@ __all__ = [
     "RandomStates",
     "StorageError",
     "Store",
+    "Stored",
     "SupersededError",
     "TensorInfo",
     "Tier",
@@ -67,6 +69,7 @@ _HOMES = {
     "Preemption": "preemption",
     "RandomStates": "tensors.randomness",
     "Store": "store",
+    "Stored": "commit.stored",
     "TensorInfo": "manifest",
     "Tier": "tiers",
     "Uploads": "tiers",

@@ -8,6 +8,7 @@ from typing import Any
 
 from ckptstore import plugins, restoring, verify
 from ckptstore.commit.files import CommittedFiles
+from ckptstore.commit.stored import Stored
 from ckptstore.errors import CorruptionError, NotFoundError, PluginError, UnsupportedError
 from ckptstore.formats.base import Files, Format, Reader
 from ckptstore.manifest import TensorInfo
@@ -93,6 +94,8 @@ class Checkpoint:
         metrics: what was measured of the model.
         fingerprint: of the tokenizer's vocabulary, or None.
         passed_over: the newer states that were found damaged, where `open` was to fall back.
+        stored: of a save, what it had to write, and what was there already; None of what was
+            opened.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class Checkpoint:
         if self.step is None and manifest is not None:
             self.step = manifest.step
         self.passed_over: tuple[PassedOver, ...] = ()
+        self.stored: Stored | None = None
         self._files = files
         self._reader = reader
 

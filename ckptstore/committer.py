@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ckptstore.commit.layout import Committed
+from ckptstore.commit.layout import Committed, newest_step
 from ckptstore.commit.save import Save, save_generation, save_step
 from ckptstore.errors import CkptstoreError, StorageError
 from ckptstore.keep import Keep
@@ -30,7 +30,7 @@ class Committer:
         journal: what has still to be copied, and stays until it was.
         retention: what applies policies, and remembers what manifests say.
         last: the step that was saved last; what the next one has in common with it need not be
-            sent again.
+            stored again.
     """
 
     def __init__(
@@ -70,6 +70,15 @@ class Committer:
             self.retain(state, durable=save.durable)
         return state
 
+    def _forerunner(self) -> Committed | None:
+        """Return the step that was saved last, or the newest that an earlier run has left."""
+        if self.last is None and self.storage.taking_over != "never":
+            try:
+                self.last = newest_step(self.storage)
+            except CkptstoreError as error:
+                log.info("all of the first step is stored anew: %s", error)
+        return self.last
+
     def retain(self, saved: Committed, *, durable: bool = True) -> None:
         """Remove the steps that the policy does not keep; what fails is logged, and done later.
 
@@ -88,7 +97,7 @@ class Committer:
     def _commit(self, save: Save, overwrite: bool) -> Committed:
         if self.keep is None:
             return save_generation(self.storage, save)
-        self.last = save_step(self.storage, save, overwrite=overwrite, base=self.last)
+        self.last = save_step(self.storage, save, overwrite=overwrite, base=self._forerunner())
         return self.last
 
     def _say_what_waits(self) -> None:

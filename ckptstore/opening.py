@@ -90,7 +90,9 @@ def open_place(place: Storage, step: int | None, *, fallback: bool = False) -> C
 
 def open_state(place: Storage, state: Committed) -> Checkpoint:
     """Return a checkpoint of a state that was just committed, without looking for edits."""
-    return _read(CommittedFiles(place, state, edits={}), None)
+    checkpoint = _read(CommittedFiles(place, state, edits={}), None)
+    checkpoint.stored = state.stored
+    return checkpoint
 
 
 def _open_newest(place: Storage, step: int | None) -> Checkpoint:

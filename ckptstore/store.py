@@ -285,6 +285,7 @@ class Store(Tiered):
     def _settle(self) -> None:
         """Wait for saves under way, before what there is may be removed."""
         self._background.wait()
+        self._committer.last = None  # It may be among that; the next save looks what is left.
 
     def _commit_beside(
         self,

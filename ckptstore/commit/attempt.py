@@ -17,6 +17,7 @@ from contextlib import suppress
 
 from ckptstore.commit.intact import check_files, late_if_removed, short, torn_manifest
 from ckptstore.commit.layout import Committed, read_manifest
+from ckptstore.commit.stored import Stored
 from ckptstore.commit.writing import Index, Writing
 from ckptstore.errors import (
     CkptstoreError,
@@ -34,6 +35,7 @@ from ckptstore.storage.base import (
     UnknownOutcomeError,
     worth_keeping,
 )
+from ckptstore.wording import size
 
 __all__ = ["Attempt", "Index"]
 
@@ -100,7 +102,7 @@ class Attempt(Writing):
         if not honoured:
             self._settle(None)
         self._check_whole(data, self._take_back)
-        log.info("committed %s of %s", self._manifest.called, self._storage.location)
+        self._tell("committed")
         return self.state
 
     def replace(self, existing: Committed) -> Committed:
@@ -140,7 +142,7 @@ class Attempt(Writing):
         self._check_whole(
             data, lambda found: self._storage.swap(self._manifest_name, found, expected)
         )
-        log.info("replaced %s of %s", self._manifest.called, self._storage.location)
+        self._tell("replaced")
         return self.state
 
     def abandon(self) -> None:
@@ -152,6 +154,17 @@ class Attempt(Writing):
         """Remove what this attempt wrote, but for what is to last; nothing was committed."""
         self._done = True
         super().leave()
+
+    def _tell(self, done: str) -> None:
+        stored = self.state.stored or Stored()
+        log.info(
+            "%s %s of %s: %s written, %s were there already",
+            done,
+            self._manifest.called,
+            self._storage.location,
+            size(stored.written_bytes),
+            size(stored.spared_bytes),
+        )
 
     @property
     def _manifest_name(self) -> str:

@@ -4,7 +4,8 @@ Rule 1: each byte is touched once, by the caller's thread for its chunk's checks
 thread for the SHA-256 (or by the same one, where it must not take two cores), by the storage for
 its way. Rule 2: as long as every chunk is the one that
 the forerunner's file has at its place, nothing is stored: what is lent stays as it is, so it can
-still be stored once a chunk differs. Rule 3: where what is lent costs memory that the lender would
+still be stored once a chunk differs. From then on the storage is told of each chunk that is the
+same, and may copy it by itself. Rule 3: where what is lent costs memory that the lender would
 not need otherwise, little of it is kept.
 """
 
@@ -33,12 +34,10 @@ class Known:
     Attributes:
         name: of its bytes, relative to the storage.
         digest: of its bytes.
-        whole: whether it may stand for the new file where all of it is the same.
     """
 
     name: str
     digest: Digest
-    whole: bool
 
 
 class Incoming(Sink):
@@ -69,7 +68,7 @@ class Incoming(Sink):
         self._chunks = Chunks(chunk_size_for(expected_size))
         self._sha256 = _Sha256(most=None if resident else _MOST_KEPT, parallel=parallel)
         self._known = known if known is not None and self._comparable(known.digest) else None
-        self._same = self._known is not None and self._known.whole and resident
+        self._same = self._known is not None and resident
         self._kept: list[tuple[memoryview, Held | None]] = []
         self._chunk: list[memoryview] = []
         self._sink: Sink | None = None
@@ -113,6 +112,11 @@ class Incoming(Sink):
     def waiting(self) -> int:  # type: ignore[override]
         """See `Sink`."""
         return 0 if self._sink is None else self._sink.waiting
+
+    @property
+    def spared(self) -> int:  # type: ignore[override]
+        """See `Sink`."""
+        return 0 if self._sink is None else self._sink.spared
 
     @property
     def unchanged(self) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ckptstore.commit.stored import Stored
 from ckptstore.errors import ConflictError, CorruptionError, NotFoundError, UnsafeError
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage.base import Entry, Listing, Storage
@@ -24,6 +25,7 @@ __all__ = [
     "listed_steps",
     "newest",
     "newest_generation",
+    "newest_step",
     "no_such_step",
     "read_manifest",
     "step_folder",
@@ -47,10 +49,17 @@ MOST_STEPS = 10**18 - 1
 
 @dataclass(frozen=True)
 class Committed:
-    """One committed state: the folder that holds it, and its manifest."""
+    """One committed state.
+
+    Attributes:
+        folder: that holds it.
+        manifest: what is in it.
+        stored: what its save had to write; None where it was found and not saved.
+    """
 
     folder: str
     manifest: Manifest
+    stored: Stored | None = field(default=None, compare=False)
 
     def path(self, name: str) -> str:
         """Return the name in the storage of a file of this state, by its own name."""
@@ -138,6 +147,11 @@ def read_manifest(storage: Storage, folder: str) -> Manifest | None:
 def newest_generation(storage: Storage) -> Committed | None:
     """Return the newest committed generation, or None where nothing was committed."""
     return _newest(storage, generations, generation_folder)
+
+
+def newest_step(storage: Storage) -> Committed | None:
+    """Return the highest committed step, or None where there is none."""
+    return _newest_step(storage, storage.list("").folders)
 
 
 def newest(storage: Storage, listing: Listing | None = None) -> Committed | None:

@@ -20,6 +20,7 @@ from ckptstore.commit.layout import (
 )
 from ckptstore.commit.pins import check_not_replacing
 from ckptstore.commit.remove import remove_older, remove_state
+from ckptstore.commit.stored import nothing_of
 from ckptstore.commit.view import show, view_manifest
 from ckptstore.errors import CkptstoreError, ConflictError, UnsupportedError
 from ckptstore.formats.base import NewFiles
@@ -55,7 +56,8 @@ class Save:
     """What is to be saved, and how.
 
     Attributes:
-        write: writes the files; called once, or twice where a step is there already.
+        write: writes the files; called once, and once more where a step is there already, or
+            where what was taken over from another step was removed meanwhile.
         index: reads the tensor index of a file just written.
         format: the name of the layout.
         step: finished optimizer steps.
@@ -220,7 +222,7 @@ def save_step(
         storage: where.
         save: what.
         overwrite: whether a step that is there may be replaced.
-        base: another step, whose bytes need not be sent again where the storage can copy them.
+        base: another step, whose bytes need not be stored again.
 
     Raises:
         ConflictError: the step is there with other content, and pinned or not to be replaced; or
@@ -238,22 +240,39 @@ def save_step(
         if same and not save.anew:
             if save.durable:  # Whoever wrote it may not have asked for that, or died before.
                 storage.flush(folder)
-            return Committed(folder, existing)
+            return Committed(folder, existing, nothing_of(existing))
         if not same and not overwrite:
             raise ConflictError(
                 f"step {save.step} is in {storage.location} already, with other content; "
                 "pass overwrite=True to replace it, or go back with Store(...).rewind(step)"
             )
-    with save.attempt(storage, folder, manifest, base) as attempt:
-        if existing is not None and not same:
-            check_not_replacing(storage, Committed(folder, existing), attempt.taken)
-        save.write(attempt)
-        if existing is None:
-            return attempt.commit()
-        old = Committed(folder, existing)
-        state = attempt.replace(old)
-    _remove_replaced(storage, old, state)
+    old = None if existing is None else Committed(folder, existing)
+    state = _write_step(storage, save, folder, old, base, same=same)
+    if old is not None:
+        _remove_replaced(storage, old, state)
     return state
+
+
+def _write_step(
+    storage: Storage,
+    save: Save,
+    folder: str,
+    old: Committed | None,
+    base: Committed | None,
+    *,
+    same: bool,
+) -> Committed:
+    """Write a step and commit it; anew where another step was removed that it leaned on."""
+    manifest = save.manifest(None) if save.begun is None else save.begun.manifest
+    with save.attempt(storage, folder, manifest, base) as attempt:
+        if old is not None and not same:
+            check_not_replacing(storage, old, attempt.taken)
+        save.write(attempt)
+        if attempt.stands:
+            return attempt.commit() if old is None else attempt.replace(old)
+        attempt.abandon()
+    log.info("%s of %s was removed meanwhile, and is not used", base and base.folder, folder)
+    return _write_step(storage, save, folder, old, None, same=same)
 
 
 def _withdraw_if_late(storage: Storage, state: Committed) -> None:

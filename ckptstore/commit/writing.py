@@ -18,13 +18,15 @@ from ckptstore.commit.files import CommittedFiles, PassedFiles
 from ckptstore.commit.incoming import Incoming
 from ckptstore.commit.intact import Age, check_files, late_if_removed, removed
 from ckptstore.commit.layout import PIN, Committed
-from ckptstore.commit.takeover import known, sound
+from ckptstore.commit.stored import Stored
+from ckptstore.commit.takeover import known, sound, still_there
 from ckptstore.errors import (
     CkptstoreError,
     ConflictError,
     CorruptionError,
     NotFoundError,
     SupersededError,
+    UnsupportedError,
 )
 from ckptstore.formats.base import Files, NewFiles
 from ckptstore.manifest import MANIFEST, FileEntry, Manifest, TensorInfo, TextEntry, plain_name
@@ -57,7 +59,7 @@ class Writing(NewFiles):
         own_names: whether files of bytes have names with the write's id in a step, too.
 
     Attributes:
-        state: where, and the manifest of what was written so far.
+        state: where, the manifest of what was written so far, and what that took.
     """
 
     def __init__(
@@ -86,7 +88,8 @@ class Writing(NewFiles):
         self._written: list[str] = []
         self._digesting: dict[str, Incoming] = {}
         self._probe: tuple[str, bytes] | None = None
-        self.state = Committed(folder, manifest)
+        self._leans = False
+        self.state = Committed(folder, manifest, Stored())
         # In a step the plain names are used, unless a leftover or a rival has them.
         self._plain = manifest.generation is None and not own_names
         self._taken = set(storage.list(folder).files) if self._plain else set()
@@ -103,6 +106,7 @@ class Writing(NewFiles):
             self._written.append(path)
             self._probe = self._probe or (self.state.path(path), data)
             self._add(texts={name: TextEntry(path=path, text=text)})
+            self._count(name, len(data))
             return
         raise self._name_taken(name)
 
@@ -150,8 +154,7 @@ class Writing(NewFiles):
             incoming = Incoming(
                 lambda: stack.enter_context(writer),
                 expected_size,
-                # The plain name of a step is never made by a copy; see `reuse`.
-                known(self._storage, self._base, name, whole=not self._plain),
+                known(self._storage, self._base, name),
                 resident=self._resident,
                 parallel=self._parallel,
             )
@@ -162,6 +165,8 @@ class Writing(NewFiles):
         # A storage that finds the name taken at the end must not have us remove a rival's.
         self._written.append(path)
         self._digesting[name] = incoming
+        self._leans = self._leans or incoming.spared > 0
+        self._count(name, incoming.chunked().size, incoming.spared)
         self._put(name, FileEntry(path=path, digest=incoming.chunked()), incoming)
 
     def _put(self, name: str, entry: FileEntry, incoming: Incoming | None = None) -> None:
@@ -203,6 +208,7 @@ class Writing(NewFiles):
         ) as sink:
             yield sink
         self._written.append(path)
+        self._count(name, entry.digest.size, sink.spared)
         self._put(name, replace(entry, path=path))
 
     def fetch(self, name: str, entry: FileEntry, origin: Storage, source: str) -> bool:
@@ -211,6 +217,7 @@ class Writing(NewFiles):
         self._written.append(path)
         if not self._storage.fetch(origin, source, self.state.path(path)):
             return False
+        self._count(name, entry.digest.size, entry.digest.size)
         self._put(name, replace(entry, path=path))
         return True
 
@@ -224,21 +231,60 @@ class Writing(NewFiles):
         if self._base is None:
             return False
         try:
-            self.reuse(name, *sound(self._storage, self._base, name))
-        except (CorruptionError, NotFoundError, SupersededError, ConflictError) as error:
+            self._take(name, *sound(self._storage, self._base, name))
+        except (
+            CorruptionError,
+            NotFoundError,
+            SupersededError,
+            ConflictError,
+            UnsupportedError,
+        ) as error:
             log.info("%s of %s is stored anew: %s", name, self._storage.location, error)
             return False
+        self._leans = True
         return True
 
     def reuse(self, name: str, source: str, entry: FileEntry) -> None:
         """Take over a file that the storage holds already, without moving its bytes."""
-        # Never the plain name: a copy replaces what is there, and a rival may be about to be.
+        try:
+            self._take(name, source, entry)
+        except UnsupportedError:
+            self._take_as_own(name, source, entry)
+
+    def _take(self, name: str, source: str, entry: FileEntry) -> None:
+        """Take over a file, in a step under its plain name where that is free.
+
+        Raises:
+            UnsupportedError: the storage cannot keep a rival's from being replaced by that.
+        """
+        if self._plain and name not in self._taken:
+            path = self.state.path(name)
+            if self._probe is not None:
+                # How it keeps rivals from being replaced is known before, and asked once.
+                self._storage.create_only(*self._probe)
+            with suppress(AlreadyThereError):
+                self._storage.copy(source, path, durable=self._durable, only_new=True)
+                self._written.append(name)
+                self._took(name, source, replace(entry, path=name))
+                return
+        self._take_as_own(name, source, entry)
+
+    def _take_as_own(self, name: str, source: str, entry: FileEntry) -> None:
         path = self._own_path(name)
         self._written.append(path)
         with late_if_removed(self._storage, self._manifest, path):
             self._storage.copy(source, self.state.path(path), durable=self._durable)
+        self._took(name, source, replace(entry, path=path))
+
+    def _took(self, name: str, source: str, entry: FileEntry) -> None:
         log.debug("took %s for %s in %s", source, name, self._storage.location)
-        self._add(files={name: replace(entry, path=path)})
+        self._count(name, entry.digest.size, entry.digest.size)
+        self._add(files={name: entry})
+
+    @property
+    def stands(self) -> bool:
+        """Whether what was taken over from the forerunner, if anything was, was its own."""
+        return not self._leans or self._base is None or still_there(self._storage, self._base)
 
     def include(self, files: Mapping[str, FileEntry]) -> None:
         """Take in files that other processes wrote for this write, and answer for them from now on.
@@ -277,7 +323,11 @@ class Writing(NewFiles):
     def _add(self, **parts: Mapping[str, object]) -> None:
         manifest = self.state.manifest
         merged = {key: {**getattr(manifest, key), **new} for key, new in parts.items()}
-        self.state = Committed(self.state.folder, replace(manifest, **merged))  # type: ignore[arg-type]
+        self.state = replace(self.state, manifest=replace(manifest, **merged))  # type: ignore[arg-type]
+
+    def _count(self, name: str, size: int, spared: int = 0) -> None:
+        stored = self.state.stored or Stored()
+        self.state = replace(self.state, stored=stored.plus(name, size, spared))
 
     def _end_digests(self) -> None:
         """Wait for the SHA-256 of each file that was written."""

@@ -81,7 +81,7 @@ class BundleFormat(Format):
                 sink.write(memoryview(log))
         for file, data in contents.tokenizer_files.items():
             with files.create(file, expected_size=len(data)) as sink:
-                sink.write(memoryview(data))
+                sink.lend(memoryview(data))
         # What takes longest to be digested begins first, and the others go on beside it.
         for file, part in sorted(ready, key=lambda item: -item[1].size):
             with files.create(file, expected_size=part.size) as sink:

@@ -218,14 +218,23 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def copy(self, source: str, name: str, *, durable: bool = True) -> None:
+    def copy(self, source: str, name: str, *, durable: bool = True, only_new: bool = False) -> None:
         """Put the bytes of ``source`` under ``name`` too, in place of whatever is there.
 
         A hard link on local disk, a server-side copy on S3; never through this machine's memory
         where the storage can do it by itself.
 
+        Args:
+            source: the file whose bytes they are.
+            name: the other name.
+            only_new: replace nothing, as `create` does not.
+
         Raises:
             NotFoundError: there is no such source.
+            AlreadyThereError: the name is to be new, and is taken; nothing was changed.
+            UnsupportedError: the name is to be new, and the storage does not do both by itself,
+                or not for less than it costs to write the bytes; nothing was changed.
+            UnknownOutcomeError: no reply came, and the request may still land.
         """
 
     def beside(self, other: Storage) -> bool:

@@ -272,9 +272,12 @@ def linked(source: str, path: str) -> bool:
     Raises:
         NotFoundError: there is no such source.
         FileNotFoundError: there is no folder for the second name.
+        FileExistsError: the second name is taken, be it by the same file.
     """
     try:
         os.link(source, path)
+    except FileExistsError:
+        raise
     except OSError as error:
         if not isinstance(error, FileNotFoundError):
             return False

@@ -182,11 +182,13 @@ class GeneralStorage(KeyedStorage):
             "remove the checkpoint first (ckptstore rm), or keep it on local disk or S3"
         )
 
-    def copy(self, source: str, name: str, *, durable: bool = True) -> None:
-        """See `Storage.copy`; by the filesystem itself where it can."""
+    def copy(self, source: str, name: str, *, durable: bool = True, only_new: bool = False) -> None:
+        """See `Storage.copy`; by the filesystem itself where it can, and looks first."""
         old, new = self._key(source), self._key(name)
         if self.entry(source) is None:
             raise self._absent(source)
+        if only_new:
+            self._look_first(name)
         if old == new:
             return
         with self._explained("copy", source):

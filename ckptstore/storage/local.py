@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError
+from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError, UnsupportedError
 from ckptstore.storage import disk
 from ckptstore.storage.base import (
     Elsewhere,
@@ -190,9 +190,15 @@ class LocalStorage(Storage):
         except NotFoundError:
             return False
 
-    def copy(self, source: str, name: str, *, durable: bool = True) -> None:
-        """See `Storage.copy`: a hard link where there can be one, else the bytes once more."""
+    def copy(self, source: str, name: str, *, durable: bool = True, only_new: bool = False) -> None:
+        """See `Storage.copy`: a hard link where there can be one, else the bytes once more.
+
+        A new name is a hard link, or nothing.
+        """
         old, path = self._path(source), self._own(name)
+        if only_new:
+            self._link(old, path, durable=durable)
+            return
 
         def duplicate(temporary: str) -> None:
             # What the user linked is the user's, and may be overwritten in place.
@@ -202,6 +208,35 @@ class LocalStorage(Storage):
 
         os.close(disk.open_file(old))
         self._place_new(path, duplicate, durable=durable, place=os.replace)
+
+    def _link(self, old: str, path: str, *, durable: bool) -> None:
+        """Give a file a second name, if that is free.
+
+        Rivals may link the same file to the same name, and whoever loses must not remove it: so
+        here, other than in `disk.place`, a name that the very same file has is taken.
+        """
+        folder = os.path.dirname(path)
+        descriptor = disk.open_file(old)
+        try:
+            with disk.explained("create", path):
+                if durable:
+                    disk.sync_file(descriptor)  # Who wrote it may not have asked for that.
+                # What the user linked is the user's, and may be overwritten in place.
+                able = not os.path.islink(old)
+                done, made = disk.in_folder(folder, lambda: able and disk.linked(old, path))
+            if not done:
+                disk.remove_empty(folder, self._root)
+                raise UnsupportedError(
+                    f"{old!r} cannot have a second name on this file system; write its bytes anew"
+                )
+            try:
+                if durable:
+                    self._sync_folders(folder, made)
+            except BaseException:
+                disk.remove(path)
+                raise
+        finally:
+            os.close(descriptor)
 
     def delete(self, name: str) -> None:
         """See `Storage.delete`; the location's own folder stays."""

@@ -113,11 +113,13 @@ class MemoryStorage(GeneralStorage):
             self.replace(name, data)
             return True
 
-    def copy(self, source: str, name: str, *, durable: bool = True) -> None:
+    def copy(self, source: str, name: str, *, durable: bool = True, only_new: bool = False) -> None:
         """See `Storage.copy`; both share their bytes, which never change."""
         with _LOCK:
             if self.entry(source) is None:
                 raise self._absent(source)
+            if only_new:
+                self._look_first(name)
             self.replace(name, self._fs.store[self._key(source)].getvalue())
 
     def delete(self, name: str) -> None:

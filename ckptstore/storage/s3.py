@@ -31,7 +31,7 @@ from ckptstore.storage.keyed import KeyedStorage
 from ckptstore.storage.names import TEMPORARY, by_number
 from ckptstore.storage.s3client import client_for
 from ckptstore.storage.s3conditions import Conditions
-from ckptstore.storage.s3copies import Copies
+from ckptstore.storage.s3copies import LEAST_SOURCE, Copies
 from ckptstore.storage.s3failure import Failure, Kind
 from ckptstore.storage.s3file import S3Reader, S3Sink
 from ckptstore.storage.s3objects import Objects
@@ -267,12 +267,15 @@ class S3Storage(KeyedStorage):
             return False
         return True
 
-    def copy(self, source: str, name: str, *, durable: bool = True) -> None:
+    def copy(self, source: str, name: str, *, durable: bool = True, only_new: bool = False) -> None:
         """See `Storage.copy`; by the service, in parts above 5 GiB."""
         old, new = self._key(source), self._target(name)
         head = self._head(old, source)
         if head is None:
             raise self._absent(source)
+        if only_new:
+            self._copy_new({"Bucket": self._bucket, "Key": old}, name, head)
+            return
         if old == new["Key"]:
             return
         with self._explained("copy", source):
@@ -343,6 +346,31 @@ class S3Storage(KeyedStorage):
             copy_in_parts(self._client, origin, self._target(name), head)
         else:
             self._client.run("copy_object", CopySource=origin, **self._target(name))
+
+    def _copy_new(self, origin: Mapping[str, Any], name: str, head: Mapping[str, Any]) -> None:
+        """Copy an object to a key that is free, by an upload that comes to exist on condition.
+
+        Services that keep conditions of uploads ignore those of copies, some of them silently.
+        """
+        if head["ContentLength"] <= LEAST_SOURCE:
+            raise UnsupportedError(f"{self._said(name)} is sent with less requests than copied")
+        self._look_first(name)
+        try:
+            if self._conditions.creates_only is False:
+                self._copy(origin, name, head)  # One writer, and it has looked.
+                return
+            if not self.composes():
+                raise UnsupportedError(f"{self._client.endpoint} makes no uploads of copies")
+            target, condition = self._target(name), self._conditions.only_new
+            copy_in_parts(self._client, origin, target, head, condition=condition)
+        except Failure as failure:
+            if failure.lost:
+                raise self._unsettled(failure, name) from failure
+            if failure.kind is Kind.REFUSED and self.entry(name) is not None:
+                raise self._taken(name) from failure
+            if failure.kind in (Kind.REFUSED, Kind.ABSENT):
+                raise NotFoundError(f"{origin['Key']!r} is no more what it was") from failure
+            raise UnsupportedError(f"{self._said(name)} is not copied: {failure}") from failure
 
     def _target_of(self, held: Held) -> dict[str, Any]:
         place = held.storage if isinstance(held.storage, S3Storage) else self

@@ -17,9 +17,9 @@ from ckptstore.storage.s3client import Client
 from ckptstore.storage.s3failure import Failure
 from ckptstore.storage.s3parts import Placed
 
-__all__ = ["Copies"]
+__all__ = ["LEAST_SOURCE", "Copies"]
 
-_LEAST_SOURCE = 5 * 2**20
+LEAST_SOURCE = 5 * 2**20
 """S3 copies a range only of an object that is larger."""
 
 _lock = threading.Lock()
@@ -56,7 +56,7 @@ class Copies:
             The part's entry in the list of all parts; None where its bytes have to be sent.
         """
         head = self._head(held)
-        if head is None or head["ContentLength"] <= _LEAST_SOURCE:
+        if head is None or head["ContentLength"] <= LEAST_SOURCE:
             return None
         if held.start + size > head["ContentLength"] or not self.able():
             return None
@@ -110,8 +110,8 @@ class Copies:
             {"Bucket": self._bucket, "Key": f"{self._inside}{TEMPORARY}{secrets.token_hex(8)}"}
             for _ in range(2)
         )
-        data = bytes(_LEAST_SOURCE) + secrets.token_bytes(2**12)
-        start, size = _LEAST_SOURCE - 7, 2**11
+        data = bytes(LEAST_SOURCE) + secrets.token_bytes(2**12)
+        start, size = LEAST_SOURCE - 7, 2**11
         try:
             tag = run("put_object", **old, Body=data)["ETag"]
             upload = {**new, "UploadId": run("create_multipart_upload", **new)["UploadId"]}

@@ -50,6 +50,11 @@ class S3Sink(Sink):
         """See `Sink`."""
         return self._upload.waiting
 
+    @property
+    def spared(self) -> int:  # type: ignore[override]
+        """See `Sink`."""
+        return self._upload.spared
+
     def write(self, data: memoryview, /) -> None:
         """See `Sink.write`; the bytes are copied."""
         with self._explained():

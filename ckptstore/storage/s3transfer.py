@@ -125,8 +125,12 @@ def copy_in_parts(
     head: Mapping[str, Any],
     *,
     part_size: int = _COPIED_PART,
+    condition: Mapping[str, Any] | None = None,
 ) -> None:
-    """Copy an object that is too large for one request, without its bytes coming here.
+    """Copy an object by an upload made of its parts, without its bytes coming here.
+
+    So an object can be larger than one request copies, and so the copy can depend on a condition
+    where a service keeps conditions of uploads, as most do, and not of copies.
 
     Args:
         client: sends the requests.
@@ -134,11 +138,12 @@ def copy_in_parts(
         target: Bucket and Key of the copy.
         head: what is known of the source; it must not change meanwhile.
         part_size: bytes, from 5 MiB to 5 GiB; more where 10,000 parts would not do.
+        condition: parameters on which the copy comes to exist.
 
     Raises:
-        Failure: it failed, and the target is as it was.
+        Failure: it failed, and the target is as it was; unless ``lost`` is set.
     """
-    client.wait(_copy(client, source, target, head, part_size))
+    client.wait(_copy(client, source, target, head, part_size, condition or {}))
 
 
 async def _copy(
@@ -147,6 +152,7 @@ async def _copy(
     target: Mapping[str, Any],
     head: Mapping[str, Any],
     part_size: int,
+    condition: Mapping[str, Any],
 ) -> None:
     size, mark = int(head["ContentLength"]), secrets.token_hex(16)
     step = copied_part_size(size, part_size)
@@ -170,16 +176,21 @@ async def _copy(
         return {**kept, "PartNumber": number}
 
     try:
-        parts = await _together(one(*pair) for pair in enumerate(range(0, size, step), 1))
         try:
-            await client.send(
-                "complete_multipart_upload", **upload, MultipartUpload={"Parts": parts}
-            )
+            parts = await _together(one(*pair) for pair in enumerate(range(0, size, step), 1))
         except Failure as failure:
-            if not (failure.lost or failure.kind is Kind.NO_UPLOAD):
+            failure.lost = False  # A part that may yet arrive makes no object.
+            raise
+        try:
+            whole = {"MultipartUpload": {"Parts": parts}, **condition}
+            await client.send("complete_multipart_upload", **upload, **whole)
+        except Failure as failure:
+            if not (failure.lost or failure.kind in (Kind.NO_UPLOAD, Kind.REFUSED)):
                 raise
-            if mark_of(await client.send("head_object", **target)) != mark:
-                raise
+            with contextlib.suppress(Failure):
+                if mark_of(await client.send("head_object", **target)) == mark:
+                    return
+            raise
     except BaseException:
         with contextlib.suppress(Failure):
             await client.send("abort_multipart_upload", **upload)

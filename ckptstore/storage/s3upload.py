@@ -67,6 +67,7 @@ class Upload:
         self._senders = Senders(self._send_part, self._gatherer.reuse)
         self._starting: concurrent.futures.Future[dict[str, Any]] | None = None
         self._there: Mapping[int, Mapping[str, Any]] = {}
+        self._spared: list[int] = []
 
     @classmethod
     def of_parts(
@@ -121,6 +122,11 @@ class Upload:
     def waiting(self) -> int:
         """Bytes that were taken, and that the service has not answered for yet."""
         return self._gatherer.part.size + self._senders.waiting
+
+    @property
+    def spared(self) -> int:
+        """Bytes of the parts that the service copied by itself."""
+        return sum(self._spared)
 
     @property
     def part_size(self) -> int:
@@ -232,6 +238,7 @@ class Upload:
             if held is not None:
                 made = self._copies.part(upload, part.number, held, part.size)
                 if made is not None:
+                    self._spared.append(part.size)
                     return made
             if part.supply is not None:
                 part.views = [part.supply()]

@@ -18,11 +18,14 @@ class Sink(ABC):
         part_size: bytes of a file, from its beginning on, that `defer` takes at a time, and may
             spare; 0 where it spares nothing.
         waiting: bytes that it took, and that are still on their way.
+        spared: how many of the bytes that it took the storage had, and copied by itself; known
+            when the file is finished.
     """
 
     takes_held: bool = False
     part_size: int = 0
     waiting: int = 0
+    spared: int = 0
 
     @abstractmethod
     def write(self, data: memoryview, /) -> object:

@@ -219,9 +219,10 @@ class FaultyStorage(Storage):
         swapped: bool = self._do("swap", name, perform, data)
         return swapped
 
-    def copy(self, source: str, name: str, *, durable: bool = True) -> None:
+    def copy(self, source: str, name: str, *, durable: bool = True, only_new: bool = False) -> None:
         """See `Storage.copy`."""
-        self._do("copy", name, lambda: self._real.copy(source, name, durable=durable))
+        options = {"durable": durable, "only_new": only_new}
+        self._do("copy", name, lambda: self._real.copy(source, name, **options))
 
     def delete(self, name: str) -> None:
         """See `Storage.delete`."""
@@ -324,6 +325,14 @@ class _FaultySink(Sink):
     @property
     def waiting(self) -> int:  # type: ignore[override]
         return self._sink.waiting
+
+    @property
+    def spared(self) -> int:  # type: ignore[override]
+        return self._sink.spared
+
+    @property
+    def takes_held(self) -> bool:  # type: ignore[override]
+        return self._sink.takes_held
 
     def write(self, data: memoryview, /) -> None:
         def perform(part: memoryview = data) -> None:

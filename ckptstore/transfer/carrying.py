@@ -12,7 +12,8 @@ from ckptstore.commit.draft import Rehearsal, draft
 from ckptstore.commit.files import CommittedFiles
 from ckptstore.commit.layout import Committed
 from ckptstore.commit.save import Save, save_generation, save_step
-from ckptstore.errors import ConflictError, CorruptionError, NotFoundError
+from ckptstore.commit.takeover import still_there
+from ckptstore.errors import ConflictError, CorruptionError, NotFoundError, SupersededError
 from ckptstore.formats.base import Files, NewFiles
 from ckptstore.manifest import MANIFEST, FileEntry
 from ckptstore.progress import OnProgress
@@ -189,6 +190,12 @@ class Copy:
                 self._tally.took(name, size)
             else:
                 self._sending.send(name, size, files)
+        there = self._there
+        if isinstance(files, Attempt) and there and not still_there(self._place, there):
+            raise SupersededError(
+                f"{there.manifest.called} of {self._place.location} was removed while what it has "
+                "in common with this copy was taken from it; nothing was committed, sync again"
+            )
 
 
 def _is_step(there: Committed | None, step: int | None) -> bool:

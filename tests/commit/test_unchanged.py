@@ -102,20 +102,21 @@ class Stored(Sink):
         self.data += data
 
 
-def known(data: bytes, *, whole: bool = True) -> Known:
+def known(data: bytes) -> Known:
     chunks = Chunks()
     chunks.update(data)
-    return Known("old", chunks.digest(sha256_of(data)), whole)
+    return Known("old", chunks.digest(sha256_of(data)))
 
 
-def came_in(data: bytes, old: bytes | None, *, how: str, takes_held: bool, whole: bool = True):
+def came_in(data: bytes, old: bytes | None, *, how: str, takes_held: bool, resident: bool = True):
     sinks: list[Stored] = []
 
     def start() -> Stored:
         sinks.append(Stored(takes_held=takes_held))
         return sinks[-1]
 
-    incoming = Incoming(start, len(data), None if old is None else known(old, whole=whole))
+    forerunner = None if old is None else known(old)
+    incoming = Incoming(start, len(data), forerunner, resident=resident)
     view = memoryview(data)
     at, sizes = 0, [100, 2**20, 3 * 2**20, CHUNK, 70_000]
     while at < len(view):
@@ -140,7 +141,7 @@ OLD = os.urandom(CHUNK * 3 + 1000)
 
 @pytest.mark.parametrize("how", ["lend", "write", "mixed"])
 @pytest.mark.parametrize("takes_held", [False, True])
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("resident", [False, True])
 @pytest.mark.parametrize(
     "data",
     [
@@ -149,13 +150,14 @@ OLD = os.urandom(CHUNK * 3 + 1000)
     ],
     ids=["0", "7", "8", "16", "end", "shorter", "longer", "cut", "none", "one", "moved", "same"],
 )
-def test_what_comes_in_is_stored_whole_or_known_whole(data, how, takes_held, whole):
-    unchanged, stored, digest = came_in(data, OLD, how=how, takes_held=takes_held, whole=whole)
+def test_what_comes_in_is_stored_whole_or_known_whole(data, how, takes_held, resident):
+    options = {"how": how, "takes_held": takes_held, "resident": resident}
+    unchanged, stored, digest = came_in(data, OLD, **options)
 
     chunks = Chunks()
     chunks.update(data)
     assert digest == chunks.digest()
-    assert unchanged == (data == OLD and whole and how == "lend")
+    assert unchanged == (data == OLD and resident and how == "lend")
     assert unchanged or bytes(stored.data) == data
     for start, size, held in stored.held if stored else ():
         assert held.name == "old"

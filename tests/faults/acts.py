@@ -256,6 +256,21 @@ def _histories(place: Place) -> None:
     place.step(2, 2)
 
 
+def _shared(number: int, step: int) -> dict[str, Any]:
+    """Return a state that has the weights of number 1, and else its own."""
+    return {**state(number, step=step), "model": state(1)["model"]}
+
+
+def _overwrite_shared(place: Place) -> None:
+    place.history().save(**_shared(2, 1), overwrite=True)
+
+
+def _shared_histories(place: Place) -> None:
+    place.step(1, 1, place.other)
+    place.step(1, 1)
+    place.history().save(**_shared(2, 2))
+
+
 def _convert(place: Place, destination: str | None = None, **options: Any) -> None:
     ckptstore.convert(place.url, destination, storage_options=place.options, **options)
 
@@ -279,6 +294,13 @@ ACTS = {
         Act("carry a vocabulary", lambda p: _carrying(p, 2), lambda p: _carrying(p, 1)),
         Act("first step", lambda p: p.step(1, 1), history=True),
         Act("next step", lambda p: p.step(2, 2), lambda p: p.step(1, 1), history=True),
+        Act(
+            "next step, same weights",
+            lambda p: p.history().save(**_shared(2, 2)),
+            lambda p: p.step(1, 1),
+            history=True,
+        ),
+        Act("overwrite, same weights", _overwrite_shared, lambda p: p.step(1, 1), history=True),
         Act("retention", lambda p: p.history(last=2).save(**state(5)), _steps, history=True),
         Act(
             "retention beside a pin",
@@ -310,6 +332,13 @@ ACTS = {
         Act("sync on", _sync_large, _half_copied, copies=True),
         Act("sync for inference", _sync_for_inference, _both_carrying, copies=True),
         Act("sync a step", _sync, _histories, copies=True, history=True),
+        Act(
+            "sync a step, same weights",
+            _sync,
+            _shared_histories,
+            copies=True,
+            history=True,
+        ),
         Act("convert beside", _convert, _legacy),
         Act("convert", lambda p: _convert(p, p.other), _legacy, copies=True),
         Act(

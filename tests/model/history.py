@@ -28,6 +28,7 @@ def save_step(
     overwrite: bool = False,
     same: bool = False,
     plain: str = "cm",
+    opened: bool = False,
 ) -> Program:
     """Save a step, and remove what is not kept: `save.save_step` and `Committer.commit`.
 
@@ -38,7 +39,11 @@ def save_step(
         overwrite: replace what is there with other content.
         same: whether the content is that of the step that is there.
         plain: the plain names of its files.
+        opened: whether the store was just opened, and looks what it could take bytes over from.
     """
+    if opened:
+        yield from newest(setting, "s")
+    del opened
     rules, folder = setting.rules, f"s{step}"
     old = yield Op("read", f"{folder}/{MANIFEST}")
     if old is not None and (same or not overwrite):

@@ -167,10 +167,10 @@ class Recording:
         """Do nothing."""
         self._step("flush", self._folder(folder))
 
-    def copy(self, source: str, name: str, *, durable: bool = True) -> None:
+    def copy(self, source: str, name: str, **options: Any) -> None:
         """Copy a file."""
         self._step("copy", self._name(name), self._name(source))
-        self._storage.copy(source, name, durable=durable)
+        self._storage.copy(source, name, **options)
 
     def __getattr__(self, kind: str) -> Any:
         operation = getattr(self._storage, kind)

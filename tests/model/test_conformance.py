@@ -223,7 +223,7 @@ def test_the_model_does_what_a_store_does(
     }
     setting = Setting(storage=kind)
     modelled = {
-        "retention": lambda: history.save_step(setting, "B", 10, 2, plain="ctm"),
+        "retention": lambda: history.save_step(setting, "B", 10, 2, plain="ctm", opened=True),
         "going back": lambda: history.rewind(setting, 1),
         "removal": lambda: history.remove_steps(setting, 5),
     }

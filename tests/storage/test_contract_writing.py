@@ -9,6 +9,7 @@ import pytest
 
 from ckptstore.errors import (
     ConflictError,
+    NotFoundError,
     UnsafeError,
     UnsupportedError,
 )
@@ -274,6 +275,23 @@ class TestCopyingAndDeleting:
 
         assert storage.read("view") == storage.read("new") == b"new"
         assert storage.list().files.keys() == {"new", "view"}
+
+    def test_a_copy_to_a_name_that_is_to_be_new_replaces_nothing(self, storage):
+        with storage.writer("a") as sink:
+            sink.write(memoryview(bytes(5 * 2**20 + 1)))
+        storage.create("c", b"another's")
+        storage.create_only("c", b"another's")  # What a service keeps is known from here on.
+
+        storage.copy("a", "b", only_new=True)
+
+        for taken in ("b", "c"):
+            with pytest.raises(AlreadyThereError, match=f"{taken}.*already there"):
+                storage.copy("a", taken, only_new=True)
+        with pytest.raises(NotFoundError):
+            storage.copy("absent", "d", only_new=True)
+        assert storage.read("b") == storage.read("a")
+        assert storage.read("c") == b"another's"
+        assert storage.list().files.keys() == {"a", "b", "c"}
 
     def test_replacing_a_copy_leaves_its_source(self, storage):
         storage.create("a", b"source")

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from ckptstore.errors import UnsafeError
+from ckptstore.errors import UnsafeError, UnsupportedError
 from ckptstore.storage import AlreadyThereError, Listing, connect
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX only")
@@ -160,3 +160,29 @@ def test_a_link_to_nowhere_is_absent_and_not_written_through(storage, root, tmp_
     with pytest.raises(AlreadyThereError):
         storage.create("a", b"")
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_new_name_for_a_users_link_is_refused(storage, root, tmp_path):
+    (tmp_path / "mine.pt").write_bytes(b"the user's")
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "model.pt").symlink_to(tmp_path / "mine.pt")
+
+    with pytest.raises(UnsupportedError, match="cannot have a second name"):
+        storage.copy("model.pt", "step-00000001/model.pt", only_new=True)
+
+    assert not (root / "step-00000001").exists()
+
+
+def test_where_there_are_no_links_a_new_name_is_refused_and_nothing_is_left(
+    storage, root, monkeypatch
+):
+    storage.create("gen/a", b"bytes")
+
+    def refuse(source, path):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(UnsupportedError, match="cannot have a second name"):
+        storage.copy("gen/a", "step/a", only_new=True)
+
+    assert not (root / "step").exists()

@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 
-from ckptstore.errors import CkptstoreError, StorageError
+from ckptstore.errors import CkptstoreError, StorageError, UnsupportedError
 from ckptstore.storage import AlreadyThereError, Listing, UnknownOutcomeError, connect
 
 PART = 8 * 2**20
@@ -263,3 +263,50 @@ class TestCopies:
         )
 
         assert through.entry("b").size == 2 * PART
+
+    def test_a_copy_to_a_new_name_whose_last_answer_was_lost_is_ours(self, through, proxy):
+        write(through, "a", PART)
+        proxy.harm("POST", "/dante/b?uploadId")
+
+        through.copy("a", "b", only_new=True)
+
+        assert through.read("b") == through.read("a")
+
+    def test_a_rival_that_comes_before_the_last_request_keeps_its_name(
+        self, through, proxy, moto_server
+    ):
+        write(through, "a", PART)
+        beside = connect(through.location, moto_server.storage_options)
+        held = proxy.harm("POST", "/dante/b?uploadId", action="late")
+        with ThreadPoolExecutor(1) as pool:
+            copying = pool.submit(through.copy, "a", "b", only_new=True)
+            while held.times:
+                time.sleep(0.01)
+            beside.create("b", b"the rival's")
+            proxy.release()
+
+            with pytest.raises(AlreadyThereError, match="b.*already there"):
+                copying.result()
+
+        assert beside.read("b") == b"the rival's"
+        assert moto_server.uploads(through.location) == []
+
+    @pytest.mark.parametrize("action", ["AccessDenied", "NotImplemented"])
+    def test_where_copies_are_refused_whoever_asked_may_send_the_bytes(
+        self, through, proxy, moto_server, action
+    ):
+        write(through, "a", PART)
+        through.composes()
+        proxy.harm("PUT", "/dante/b?", action=action)
+
+        with pytest.raises(UnsupportedError, match="b.*is not copied"):
+            through.copy("a", "b", only_new=True)
+
+        assert through.list().files.keys() == {"a"}
+        assert moto_server.uploads(through.location) == []
+
+    def test_what_is_sent_with_less_requests_is_not_copied(self, through, proxy):
+        through.create("a", b"small")
+
+        with pytest.raises(UnsupportedError, match="sent with less requests"):
+            through.copy("a", "b", only_new=True)
