@@ -165,13 +165,12 @@ class Retention:
                     remove_saved(self._storage, folder, measured.write_id, durable=durable)
 
     def _hold_back(self, judged: _Judged) -> None:
-        """Have what waits to be copied stay; log how much that is, when it has doubled."""
+        """Have what waits to be copied stay; log how much that is, when it is twice what it was."""
         waiting = {*judged.goes} & {*self._held()} if judged.goes else set()
         nbytes = sum(judged.goes[step].nbytes for step in waiting)
         for step in waiting:
             judged.stay(step, "waiting")
         if len(waiting) < max(2 * self._told, _WORTH_A_WORD):
-            self._told = self._told if waiting else 0
             return
         self._told = len(waiting)
         log.warning(

@@ -78,8 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("| loop | act | harmed | states found | wrong | seconds |\n|---|---|---|---|---|---|")
     for loop in options.loops or LOOPS:
         for name in options.act or ACTS:
-            if name == "carry an edit" and loop in ("memory", "s3", "replies"):
-                continue  # It edits a file of a local disk.
+            if ACTS[name].on_disk and loop in ("memory", "s3", "replies"):
+                continue
+            if ACTS[name].bound and loop == "power":
+                continue
             start = time.monotonic()
             with tempfile.TemporaryDirectory(dir=memory) as folder:
                 result = LOOPS[loop](name, folder, options)

@@ -16,6 +16,7 @@ import torch
 import ckptstore
 from ckptstore.storage import connect
 from ckptstore.testing import Crash, Killed, asked, inject
+from ckptstore.tiers import byhand
 from ckptstore.transfer import sending
 from gpt.config import GPTConfig
 from gpt.model import GPT
@@ -87,6 +88,8 @@ class Act:
         removes: whether nothing may be found afterwards.
         history: whether what it changes is a history.
         stay: steps that are there before it, while it is under way, and after.
+        on_disk: whether it needs a local disk.
+        bound: whether what is stored names the place, so that the same disk elsewhere is another.
     """
 
     name: str
@@ -98,6 +101,8 @@ class Act:
     removes: bool = False
     history: bool = False
     stay: tuple[int, ...] = ()
+    on_disk: bool = False
+    bound: bool = False
 
     def changed(self, place: Place) -> str:
         return place.other if self.copies else place.url
@@ -280,6 +285,21 @@ def _legacy_and_other(place: Place) -> None:
     place.save(2, place.other)
 
 
+def _tiered(place: Place, number: int, **options: Any) -> None:
+    """Save what has still to be copied to the other location."""
+    tier = ckptstore.Tier(place.other, uploader="none")
+    place.store(tier=tier, **options).save(**state(number))
+
+
+def _tiered_steps(place: Place) -> None:
+    place.step(1, 1, place.other)
+    _tiered(place, 2, keep=ckptstore.Keep())
+
+
+def _upload(place: Place) -> None:
+    list(byhand.upload(place.url, place.other))
+
+
 ACTS = {
     act.name: act
     for act in (
@@ -290,7 +310,7 @@ ACTS = {
         Act("small view", lambda p: _small(p, 2), lambda p: _small(p, 1)),
         Act("view becomes small", lambda p: _small(p, 2), lambda p: p.save(1)),
         Act("async", _asynchronous, lambda p: p.save(1, full=True)),
-        Act("carry an edit", lambda p: _gpt(2).save(p.url), _gpt_edited),
+        Act("carry an edit", lambda p: _gpt(2).save(p.url), _gpt_edited, on_disk=True),
         Act("carry a vocabulary", lambda p: _carrying(p, 2), lambda p: _carrying(p, 1)),
         Act("first step", lambda p: p.step(1, 1), history=True),
         Act("next step", lambda p: p.step(2, 2), lambda p: p.step(1, 1), history=True),
@@ -338,6 +358,24 @@ ACTS = {
             _shared_histories,
             copies=True,
             history=True,
+        ),
+        Act("tier", lambda p: _tiered(p, 2), lambda p: _tiered(p, 1), on_disk=True),
+        Act(
+            "upload",
+            _upload,
+            lambda p: _tiered(p, 1),
+            copies=True,
+            on_disk=True,
+            bound=True,
+        ),
+        Act(
+            "upload a step",
+            _upload,
+            _tiered_steps,
+            copies=True,
+            history=True,
+            on_disk=True,
+            bound=True,
         ),
         Act("convert beside", _convert, _legacy),
         Act("convert", lambda p: _convert(p, p.other), _legacy, copies=True),

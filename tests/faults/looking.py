@@ -19,6 +19,7 @@ from ckptstore.commit.repair import repair
 from ckptstore.errors import ConflictError, NotFoundError
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage import connect
+from ckptstore.tiers.journal import JOURNAL
 from tests.faults.acts import Act, Place
 
 __all__ = ["NOTHING", "Expected", "expected_of", "found", "goes_on", "left_over"]
@@ -209,9 +210,12 @@ def left_over(storage: Any) -> list[str]:
     folders += [f".ckptstore/{name}" for name in storage.list(".ckptstore").folders]
     extra += [f".ckptstore/{name}" for name in storage.list(".ckptstore").files]
     for folder in folders:
-        if folder not in wanted:
+        if folder == JOURNAL:
+            files = storage.list(folder).files
+            extra += [f"{folder}/{n}" for n in files if n != "lock" and not n.endswith(".json")]
+        elif folder not in wanted:
             extra.append(f"{folder}/")
-            continue
-        listed = {MANIFEST, PIN, *wanted[folder].paths()}
-        extra += [f"{folder}/{n}" for n in storage.list(folder).files if n not in listed]
+        else:
+            listed = {MANIFEST, PIN, *wanted[folder].paths()}
+            extra += [f"{folder}/{n}" for n in storage.list(folder).files if n not in listed]
     return extra
