@@ -130,8 +130,10 @@ def _import_all() -> None:
 def _life(world: _World, server: Any, chance: random.Random, counts: Counts) -> None:
     """Let it train, and kill this and that, itself at last."""
     with Child(_train, world) as child:
-        if child.next("step", "crashed", seconds=60) is None:
-            raise RuntimeError("the training ended by itself")
+        first = child.next(seconds=60)
+        if first is None or "crashed" in first:
+            raise RuntimeError(f"the training ended by itself: {first}")
+        world.acknowledged.add(first["step"])
         while True:
             time.sleep(chance.uniform(0.0, 0.6))
             victim = chance.choice(_VICTIMS)

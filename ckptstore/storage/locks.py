@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 
+from ckptstore.storage.disk import explained
+
 __all__ = ["is_free", "lock", "unlock"]
 
 
@@ -23,33 +25,35 @@ def lock(path: str, *, shared: bool = False, wait: bool = True, make: bool = Fal
 
     Returns:
         None where the file is absent, or, without ``wait``, somebody else's.
+
+    Raises:
+        StorageError: the disk failed, or has no locks.
     """
     try:
         import fcntl
     except ImportError:
         return os.open(os.devnull, os.O_RDONLY)
     how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
-    while True:
-        try:
-            descriptor = _opened(path, make=make)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        try:
-            fcntl.flock(descriptor, how)
-            # While this waited the file may have been removed: then the lock holds nothing.
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+    with explained("lock", path):
+        while True:
+            try:
+                descriptor = _opened(path, make=make)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            held = False
+            try:
+                fcntl.flock(descriptor, how)
+                # While this waited the file may have been removed: then the lock holds nothing.
+                held = os.path.samestat(os.fstat(descriptor), os.stat(path))
+            except FileNotFoundError:
+                pass
+            except BlockingIOError:
+                return None
+            finally:
+                if not held:
+                    os.close(descriptor)
+            if held:
                 return descriptor
-        except FileNotFoundError:
-            pass
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-        if not make and not os.path.exists(path):
-            return None
 
 
 def unlock(descriptor: int) -> None:

@@ -33,6 +33,7 @@ _LOOK_AGAIN = 0.1
 _GRACE = 2.0
 _FIRST_RESTART = 0.2
 _LAST_RESTART = 30.0
+_MOST_SILENT = 3
 
 
 class _EndedError(BaseException):
@@ -155,7 +156,7 @@ class Uploading:
             patience: seconds, at most, in which nothing comes forward.
         """
         begun = moved = time.monotonic()
-        seen = self._told
+        seen, left = self._told, frozenset[str]()
         number = self._ask() if self._waiting() else 0
         while True:
             waiting, told, now = self._waiting(), self._told, time.monotonic()
@@ -167,8 +168,11 @@ class Uploading:
             heard = told.heard >= number
             if heard and all(entry.name in told.stuck for entry in waiting):
                 return False
-            if _came_forward(seen, told):
+            names = frozenset(entry.name for entry in waiting)
+            # Another program may be the one that copies.
+            if _came_forward(seen, told) or left - names:
                 seen, moved = told, now
+            left = names
             if timeout is not None and now - begun >= timeout:
                 return False
             if patience is not None and now - moved >= patience:
@@ -269,7 +273,7 @@ class Uploading:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        wait = _FIRST_RESTART
+        wait, silent = _FIRST_RESTART, 0
         while not self._ending.is_set():
             if self._task is None:
                 self._run_here()
@@ -281,13 +285,17 @@ class Uploading:
                 self._task = None
                 continue
             done = self._told.done
-            self._listen(connection)
+            silent = 0 if self._listen(connection) else silent + 1
             code = self._process.wait()
             if self._ending.is_set() or code == 0:
                 return  # It was told to end.
             wait = _FIRST_RESTART if self._told.done > done else min(2 * wait, _LAST_RESTART)
-            log.warning("the process that uploads has ended (%s); another one is started", code)
             self._start_over()
+            if silent == _MOST_SILENT:
+                log.warning("no process for uploads comes up (%s), a thread makes them", code)
+                self._task = None
+                continue
+            log.warning("the process that uploads has ended (%s); another one is started", code)
             self._ending.wait(wait)
 
     def _start_over(self) -> None:
@@ -296,7 +304,9 @@ class Uploading:
         with self._changed:
             self._told = Told(last_error=told.last_error)
 
-    def _listen(self, connection: Connection) -> None:
+    def _listen(self, connection: Connection) -> bool:
+        """Take what a process says until its end; return whether it said anything."""
+        heard = False
         with connection:
             try:
                 connection.send(self._task)
@@ -305,6 +315,7 @@ class Uploading:
                     connection.send(self._waits)  # What the one before may not have heard.
                 while not self._ending.is_set():
                     said: Any = connection.recv()
+                    heard = True
                     if isinstance(said, Told):
                         self._take(said)
                     else:
@@ -314,6 +325,7 @@ class Uploading:
                 pass
             finally:
                 self._connection = None
+        return heard
 
     def _run_here(self) -> None:
         step_back()

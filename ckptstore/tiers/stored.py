@@ -7,7 +7,7 @@ import logging
 from ckptstore.checkpoint import Checkpoint
 from ckptstore.commit.layout import steps
 from ckptstore.committer import Committer
-from ckptstore.errors import CkptstoreError, CorruptionError, NotFoundError, StorageError
+from ckptstore.errors import CkptstoreError, CorruptionError, NotFoundError
 from ckptstore.keep import Keep
 from ckptstore.managing import Managed
 from ckptstore.opening import open_place
@@ -89,7 +89,7 @@ class Tiered(Managed):
             there = open_place(self._there, None, fallback=fallback)
         except NotFoundError:
             return here
-        except (StorageError, CorruptionError) as error:
+        except CkptstoreError as error:
             log.warning("%s is opened, for its tier cannot be: %s", here.location, error)
             return here
         if (there.step or 0) <= (here.step or 0):

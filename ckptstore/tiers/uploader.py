@@ -119,6 +119,7 @@ class Uploader:
 
     def run(self) -> None:
         """Do it until `pause` says that it ends."""
+        self._tell(self._told)
         while True:
             try:
                 error = self._round()

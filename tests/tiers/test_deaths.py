@@ -209,3 +209,15 @@ def test_an_entry_whose_save_never_committed_goes_without_a_word(local, tmp_path
     assert waiting_in(local) == []
     assert connect(tmp_path / "there").list().folders == ()
     assert caplog.records == []
+
+
+def test_where_no_process_comes_up_a_thread_uploads(local, tmp_path, monkeypatch, caplog):
+    from ckptstore.background import process
+
+    monkeypatch.setattr(process, "_START", "raise SystemExit(3)")
+    with Store(local, keep=Keep(), tier=Tier(tmp_path / "there")) as store:
+        store.save(model=model(1), step=1)
+        assert store.wait_for_uploads(60)
+
+    assert Store(tmp_path / "there").steps() == (1,)
+    assert "no process for uploads comes up (3), a thread makes them" in caplog.text
