@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from ckptstore.commit.layout import Committed, newest_step
 from ckptstore.commit.save import Save, save_generation, save_step
@@ -102,7 +103,9 @@ class Committer:
 
     def _say_what_waits(self) -> None:
         """After a failure, which a full disk may be: say what of it is held for the tier."""
-        waiting = self.journal.count()
+        waiting = 0
+        with suppress(CkptstoreError):  # The disk that fails may be the journal's, too.
+            waiting = self.journal.count()
         if waiting:
             log.warning(
                 "%s in %s wait to be copied to a tier, and are not removed before: their room on "

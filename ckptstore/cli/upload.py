@@ -27,7 +27,7 @@ _DECLINED = 1
 @click.command("upload")
 @options.location()
 @click.argument("tier", required=False, shell_complete=completing.locations)
-@click.option("--yes", is_flag=True, help="Copy to where the journal says, and do not ask.")
+@click.option("--yes", is_flag=True, help="Do what the journal says, and do not ask.")
 @click.option("--forget", is_flag=True, help="Copy nothing: let the states wait no longer.")
 @options.dry_run
 @options.json_output
@@ -65,6 +65,8 @@ def command(
     there = byhand.waiting(location)
     if tier is None:
         tier = _destination(context, location, there, agreed=yes or dry_run)
+    elif not (yes or dry_run):
+        _agree_to_removals(context, there)
     copied: list[Transfer] = []
     if tier is not None and not dry_run:
         copied = _copied(location, tier, storage_options, quiet=as_json)
@@ -99,17 +101,27 @@ def _destination(
             "journal holds; name the tier",
             context,
         )
-    if agreed:
-        return tier
+    if not agreed:
+        _agree(context, waiting_line(there[0]), "name the tier, or give --yes")
+    return tier
+
+
+def _agree_to_removals(context: click.Context, there: tuple[Waiting, ...]) -> None:
+    """Ask before what a journal says removes anything from a tier."""
+    for row in there:
+        if row.rewinds:
+            line = f"what is later than step {min(row.rewinds)} and not here goes in {row.tier}"
+            _agree(context, clean(line), "give --yes")
+
+
+def _agree(context: click.Context, line: str, remedy: str) -> None:
+    """Show what would be done, and ask; where nobody can be asked, refuse."""
     if not sys.stdin.isatty():
-        raise click.UsageError(
-            f"{waiting_line(there[0])}; nothing was copied: name the tier, or give --yes", context
-        )
-    click.echo(waiting_line(there[0]), err=True)
-    if not click.confirm("copy?", err=True):
+        raise click.UsageError(f"{line}; nothing was copied: {remedy}", context)
+    click.echo(line, err=True)
+    if not click.confirm("go on?", err=True):
         say("nothing was copied")
         context.exit(_DECLINED)
-    return tier
 
 
 def _copied(

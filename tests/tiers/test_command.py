@@ -148,3 +148,26 @@ def test_a_folder_of_checkpoints_lists_no_journal(local, there):
 
     assert ".ckptstore" not in run("ls", local.parent).stdout
     assert "nothing needs mending" in run("doctor", local).stdout
+
+
+def test_what_was_gone_back_to_removes_nothing_unasked(local, there):
+    run("upload", local, there)
+    Store(local, keep=Keep(), tier=Tier(there, uploader="none")).rewind(1)
+    done = run("upload", local, there, code=2)
+    assert f"what is later than step 1 and not here goes in {there}" in done.stderr
+    assert Store(there).steps() == (1, 2, 3)
+    assert json.loads(run("upload", local, "--dry-run", "--json").stdout)["waiting"] == [
+        {"tier": str(there), "saves": 0, "steps": [], "rewinds": [1]}
+    ]
+
+    run("upload", local, there, "--yes")
+    assert Store(there).steps() == (1,)
+
+
+def test_a_tier_whose_url_held_a_secret_has_to_be_named(local):
+    tier = Tier("http://localhost:9/x?token=hush", uploader="none")
+    Store(local, keep=Keep(), tier=tier).save(model=model(1), step=1)
+    done = run("upload", local, "--yes", code=2)
+
+    assert "whose URL held a password, which no journal holds; name the tier" in done.stderr
+    assert "hush" not in done.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ from ckptstore import Keep, Store, Tier
 from ckptstore.storage import connect
 from ckptstore.testing import Crash, Killed, asked, inject
 from ckptstore.tiers.journal import JOURNAL
+from tests.faults.deaths import CHANGES
 from tests.tiers.conftest import model, until, value_of, waiting_in
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such processes")
@@ -135,22 +137,31 @@ def test_no_secret_is_on_its_command_line(local, moto_server):
         assert moto_server.secret not in words
 
 
+def before_change(number):
+    """Return a death before the so-manieth operation that changes what is stored."""
+    changes = itertools.count(1)
+
+    def fault(operation, perform):
+        if operation.name in CHANGES and next(changes) >= number:
+            raise Killed
+        return perform()
+
+    return fault
+
+
 @pytest.mark.parametrize("history", [True, False])
 def test_a_death_at_any_operation_of_a_save_forgets_no_committed_state(tmp_path, history):
-    """Killed before each operation on the local disk, in turn, until a save gets through."""
+    """Killed before each change of the local disk, in turn, until a save gets through."""
     keep = Keep(last=2) if history else None
     for number in range(1, 200):
         local, there = tmp_path / f"{number}", tmp_path / f"{number}-there"
         with Store(local, keep=keep, tier=Tier(there, uploader="none")) as store:
             store.save(model=model(1), step=1)
 
-        def death(operation, perform, count=number):
-            if operation.number >= count:
-                raise Killed
-            return perform()
+        fault = before_change(number)
 
         done = False
-        with contextlib.suppress(Killed), inject(death):
+        with contextlib.suppress(Killed), inject(fault):
             Store(local, keep=keep, tier=Tier(there, uploader="none")).save(model=model(2), step=2)
             done = True
         newest = ckptstore.open(local).step
@@ -161,7 +172,7 @@ def test_a_death_at_any_operation_of_a_save_forgets_no_committed_state(tmp_path,
         if done:
             break
     assert done
-    assert number > 10
+    assert number > 6
 
 
 @pytest.mark.parametrize("history", [True, False])
@@ -175,13 +186,10 @@ def test_a_death_at_any_operation_of_an_upload_loses_nothing(tmp_path, history):
             for step in (1, 2):
                 store.save(model=model(step), step=step)
 
-        def death(operation, perform, count=number):
-            if operation.number >= count:
-                raise Killed
-            return perform()
+        fault = before_change(number)
 
         done = False
-        with contextlib.suppress(Killed), inject(death):
+        with contextlib.suppress(Killed), inject(fault):
             list(byhand.upload(local, there))
             done = True
         if waiting_in(local):
@@ -194,7 +202,7 @@ def test_a_death_at_any_operation_of_an_upload_loses_nothing(tmp_path, history):
         if done:
             break
     assert done
-    assert number > 20
+    assert number > 6
 
 
 def test_an_entry_whose_save_never_committed_goes_without_a_word(local, tmp_path, caplog):
