@@ -47,7 +47,8 @@ class Keep:
         newer_than: the steps that were committed within this time, as a timedelta or in seconds.
 
     Raises:
-        UnsupportedError: a number below 1, a time of 0 or less, or an unknown mode.
+        UnsupportedError: a number below 1, a time of 0 or less, a metric whose name is no text, or
+            an unknown mode.
     """
 
     last: int | None = None
@@ -68,6 +69,8 @@ class Keep:
             raise UnsupportedError(f"Keep(newer_than={age!r}) is neither seconds nor a timedelta")
         if age is not None and not _limit(age) > timedelta(0):
             raise UnsupportedError(f"Keep(newer_than={age!r}) is not a time above 0")
+        if self.best is not None and not isinstance(self.best, str):
+            raise UnsupportedError(f"Keep(best={self.best!r}) is not the name of a metric")
         if self.mode not in ("min", "max"):
             raise UnsupportedError(f"Keep(mode={self.mode!r}) is neither 'min' nor 'max'")
 
@@ -118,9 +121,20 @@ class Keep:
     def _newer(self, steps: Sequence[Measured]) -> list[int]:
         if self.newer_than is None:
             return []
-        oldest = datetime.now(timezone.utc) - _limit(self.newer_than)
+        try:
+            oldest = datetime.now(timezone.utc) - _limit(self.newer_than)
+        except OverflowError:
+            oldest = datetime.min.replace(tzinfo=timezone.utc)
         return [each.step for each in steps if datetime.fromisoformat(each.created) >= oldest]
 
 
 def _limit(age: timedelta | float) -> timedelta:
-    return age if isinstance(age, timedelta) else timedelta(seconds=age)
+    """Return a time as a timedelta: the longest that there is for a longer one, 0 for NaN."""
+    if isinstance(age, timedelta):
+        return age
+    try:
+        return timedelta(seconds=age)
+    except OverflowError:
+        return timedelta.max if age > 0 else timedelta.min
+    except ValueError:
+        return timedelta(0)

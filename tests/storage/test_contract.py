@@ -91,6 +91,23 @@ class TestLooking:
         assert storage.holding(".ckptstore", "", "manifest.json") == ("00000001",)
         assert storage.holding("", "none", "manifest.json") == ()
 
+    def test_folders_come_in_the_order_of_their_numbers_with_the_files_asked_for(self, storage):
+        for step in (100_000_000, 99_999_999, 7):
+            storage.create(f"step-{step:08}/manifest.json", b"{}")
+        storage.create("step-100000000/more", b"123")
+        storage.create("step-00000008/more", b"")
+
+        found = storage.held("", "step-", ("manifest.json", "more"))
+
+        assert [*found] == ["step-00000007", "step-99999999", "step-100000000"]
+        assert {name: [*files] for name, files in found.items()} == {
+            "step-00000007": ["manifest.json"],
+            "step-99999999": ["manifest.json"],
+            "step-100000000": ["manifest.json", "more"],
+        }
+        assert found["step-100000000"]["more"] == storage.entry("step-100000000/more")
+        assert storage.holding("", "step-", "manifest.json") == tuple(found)
+
     def test_a_writer_that_replaces_folders_is_never_seen_with_none(self, storage):
         storage.create("gen/00000000/manifest.json", b"{}")
         done = threading.Event()

@@ -109,6 +109,28 @@ class TestListings:
             "step-7",
         )
 
+    def test_numbers_of_nine_digits_are_listed_until_two_answers_agree(self, paged, monkeypatch):
+        for step in (99_999_998, 99_999_999):
+            paged.create(f"step-{step}/manifest.json", b"{}")
+        for name in ("a", "b", "z"):
+            paged.create(f"step-100000000/{name}", b"")
+        real, pages = paged._pages, []
+
+        def between(prefix, **parameters):
+            for page in real(prefix, **parameters):
+                pages.append(page)
+                yield page
+                if len(pages) == 1:  # What comes first in the order of letters was read already.
+                    paged.create("step-100000000/manifest.json", b"{}")
+                    paged.delete("step-99999999/manifest.json")
+
+        paged.create("step-99999999/model.pt", b"")
+        monkeypatch.setattr(paged, "_pages", between)
+
+        found = paged.holding("", "step-", "manifest.json")
+
+        assert found == ("step-99999998", "step-100000000")
+
     def test_a_whole_bucket_is_a_location(self, moto_server):
         storage = connect(f"s3://{moto_server.bucket()}/", moto_server.storage_options)
 

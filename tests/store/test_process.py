@@ -111,6 +111,20 @@ def test_a_history_keeps_what_its_policy_says(tmp_path):
     assert [value_of(store.open(step)) for step in (4, 5)] == [4.0, 5.0]
 
 
+def test_it_spares_what_is_pinned_and_what_is_best(tmp_path, caplog):
+    keep = ckptstore.Keep(last=1, best="loss")
+    with ckptstore.Store(tmp_path, keep=keep) as store:
+        store.save_async(model=state(1), step=1, metrics={"loss": 1.0}).result()
+        store.pin(1)
+        for step in (2, 3):
+            store.save_async(model=state(step), step=step, metrics={"loss": 1 / step}).result()
+        store.save_async(model=state(4), step=4, metrics={"loss": 1.0}).result()
+
+    assert store.steps() == (1, 3, 4)
+    assert store.pinned() == (1,)
+    assert not caplog.records, "there was nothing to say"
+
+
 def test_a_state_that_changes_its_size_is_saved_as_it_is(tmp_path):
     with ckptstore.Store(tmp_path) as store:
         for count in (10, 2_000_000, 100, 5_000_000, 4_999_999):

@@ -210,6 +210,19 @@ class TestWhatCounts:
         assert store.retain(Keep(newer_than=timedelta(hours=1))).gone == {}
         assert [*store.retain(Keep(newer_than=1e-6)).stays] == [500]
 
+    @pytest.mark.parametrize("age", [timedelta.max, 1e12, 1e300, float("inf")])
+    def test_a_time_longer_than_all_keeps_all(self, make, age):
+        assert make(LOSSES).retain(Keep(newer_than=age)).gone == {}
+
+    @pytest.mark.parametrize(
+        "rule", [{"newer_than": float("nan")}, {"newer_than": -1e300}, {"best": 5}, {"best": True}]
+    )
+    def test_a_rule_that_is_none_is_refused(self, rule):
+        with pytest.raises(
+            ckptstore.UnsupportedError, match=r"is not a time above 0|is not the name of a metric"
+        ):
+            Keep(**rule)
+
     @pytest.mark.parametrize("step", [-1, 10**18, 1.5, "7", True])
     def test_a_step_that_is_no_count_is_refused(self, make, step):
         store = make({5: None}, Keep())
