@@ -180,6 +180,42 @@ PLANTS = (
         ),
     ),
     Plant(
+        "a removal does not look for a pin",
+        "G2",
+        ("tests/commit", "tests/store"),
+        (
+            Change(
+                "ckptstore/commit/pins.py",
+                "        if PIN in there:\n            raise PinnedError(",
+                "        if PIN in ():\n            raise PinnedError(",
+            ),
+        ),
+    ),
+    Plant(
+        "a pin counts beside the word of a removal",
+        "G2",
+        ("tests/commit",),
+        (
+            Change(
+                "ckptstore/commit/pins.py",
+                "        if any(map(is_word, there)):\n",
+                "        if any(map(is_word, ())):\n",
+            ),
+        ),
+    ),
+    Plant(
+        "what cannot be read is taken for what nobody wants",
+        "G2",
+        ("tests/store",),
+        (
+            Change(
+                "ckptstore/retaining.py",
+                "                found[step] = None\n",
+                '                found[step] = Measured(step, "", "", {}, 0)\n',
+            ),
+        ),
+    ),
+    Plant(
         "pickles are run",
         "G5",
         ("tests/tensors", "tests/attacks", "tests/ptfile"),
