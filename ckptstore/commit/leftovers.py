@@ -14,7 +14,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ckptstore.commit.layout import (
     GENERATIONS,
@@ -102,11 +102,17 @@ def remove_leftovers(storage: Storage, found: Leftovers) -> None:
     for folder in found.empty:
         # This is how a storage is told that a folder may go if it is still empty.
         storage.delete(f"{folder}/{TEMPORARY}{secrets.token_hex(8)}")
+    gone: set[str | None] = set()
     for folder in sorted({entry.name.rpartition("/")[0] for entry in found.files}):
         there = {entry.name: entry for entry in storage.list(folder).files.values()}
         for entry in found.files:
-            if there.get(entry.name) == entry:
+            now = there.get(entry.name)
+            if now is not None and entry.version in gone:
+                # It was another name of bytes that were removed: that alone has changed its time.
+                now = replace(now, modified=entry.modified)
+            if now == entry:
                 storage.delete(entry.name)
+                gone |= set() if storage.content_versions else {entry.version} - {None}
     for upload in found.uploads:
         storage.give_up(upload)
 

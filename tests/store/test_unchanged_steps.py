@@ -12,8 +12,9 @@ import torch
 
 import ckptstore
 from ckptstore.background import running
+from ckptstore.commit.repair import repair
 from ckptstore.storage import connect
-from ckptstore.testing import S3Proxy
+from ckptstore.testing import Crash, Killed, S3Proxy, asked
 from ckptstore.testing.injection import inject
 
 BIG = 1_500_000  # Numbers in a tensor of 6 MB, more than a service copies in parts of less.
@@ -340,3 +341,20 @@ def test_a_save_that_loses_leaves_what_its_rival_linked(tmp_path):
         loser.save(**state(2))
 
     assert is_whole(ckptstore.open(tmp_path / "run", step=2), 2)
+
+
+def test_what_killed_saves_linked_is_cleaned_up_at_once(tmp_path):
+    """Each removal of a name changes the time of all other names of the same bytes."""
+    with keeping(tmp_path / "run") as store:
+        store.save(**state(1))
+    for step in (2, 3, 4):
+        with (
+            inject(Crash(asked("create", f"step-0000000{step}/manifest.json"))),
+            pytest.raises(Killed),
+        ):
+            keeping(tmp_path / "run").save(**state(step))
+
+    repair(connect(tmp_path / "run"), older_than=-1.0)
+
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-00000001"]
+    assert is_whole(ckptstore.open(tmp_path / "run"), 1)
