@@ -174,8 +174,8 @@ def main(
     """
     from gpt.leaving import Outcome, Stopped, leave_at_once, preemption_of, stopped_by_signals
 
-    outcome = Outcome()
     preemption = None
+    has_ended = False
     with stopped_by_signals():
         try:
             begun = _begin(keep=saves.keep, **beginning)
@@ -198,10 +198,12 @@ def main(
                     outcome=outcome,
                 )
                 click.echo(_end_of(begun, outcome, max_iters, preemption.reason))
+                has_ended = True
         except Stopped as stopped:
-            if preemption is not None and preemption.requested:
+            if preemption is not None and preemption.requested and not has_ended:
                 leave_at_once(stopped)
-            click.echo(_stopped(stopped.signal.name, begun_with=None))
+            if not has_ended:
+                click.echo(_stopped(stopped.signal.name, begun_with=None))
 
 
 @dataclass
