@@ -17,7 +17,9 @@ from ckptstore import (
     UnsafeError,
 )
 from gpt import bundle, matching
+from gpt.agreed import digest_of, open_same
 from gpt.config import GPTConfig, usable_device
+from gpt.ranks import Ranks
 
 if TYPE_CHECKING:  # inspecting needs this module, and no torch
     import torch
@@ -40,6 +42,8 @@ class CheckpointManager:
             everything that is opened is then read once more, to prove it.
         keep: makes a training's location a history, and says which steps stay. None goes on with
             what is there: a history, of which all steps stay then, or a single checkpoint.
+        ranks: of the run, connected: all begin with the state that rank 0 opens. One process by
+            default.
 
     Attributes:
         checkpoint_dir: where the checkpoint is: a single one, a history, or both, of which the
@@ -60,6 +64,7 @@ class CheckpointManager:
         *,
         fallback: bool = False,
         keep: Keep | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model_name = _plain("model_name", model_name)
         self.base_dir = os.fspath(base_dir)
@@ -67,6 +72,7 @@ class CheckpointManager:
         self.damaged: frozenset[int] = frozenset()
         self.removed: tuple[int, ...] = ()
         self._fallback = fallback
+        self._ranks = ranks or Ranks()
         self.checkpoint_dir = _join(self.base_dir, model_name)
 
     def get_path(self, filename: str) -> str:
@@ -168,24 +174,39 @@ class CheckpointManager:
             CorruptionError: the optimizer state does not fit; the message says what differs.
         """
         asked = matching.Asked(tokenization, tokenizer_options or {}, input_text)
-        checkpoint = self._begin(from_step)
+        checkpoint = open_same(self._ranks, self.checkpoint_dir, lambda: self._begin(from_step))
         if checkpoint is not None:
             _say_if_ignored(init_from_model, checkpoint)
             model = self._model_of(checkpoint, config, taken_on_resume, asked)
             step, state = _training_of(checkpoint, fresh_optimizer)
             bundle.carry(model, checkpoint)
             optimizer = _optimizer(model, learning_rate, state, checkpoint)
-            if from_step is not None:
+            self._check_equal(model, step)
+            if from_step is not None and self._ranks.first:
                 self._remove_later(from_step)
             return model, optimizer, step
         if init_from_model is None:
             model = matching.fresh_model(config, asked)
         else:
             model = self._from_other(init_from_model, config, asked)
+        self._check_equal(model, 0)
         return model, _optimizer(model, learning_rate), 0
 
+    def _check_equal(self, model: GPT, step: int) -> None:
+        """Make sure that all ranks begin alike; and until all have loaded, nobody goes on."""
+        self._ranks.check_same(
+            {
+                "the step": step,
+                "the config": model.config.to_dict(),
+                "the device": model.device.type,
+                "the tokenizer": digest_of(model.tokenizer_state),
+            },
+            "start all ranks with the same command, and the same files",
+        )
+
     def _from_other(self, name: str, config: GPTConfig, asked: matching.Asked) -> GPT:
-        source = type(self)(name, self.base_dir, fallback=self._fallback).open()
+        other = type(self)(name, self.base_dir, fallback=self._fallback)
+        source = open_same(self._ranks, other.checkpoint_dir, other.open)
         model = self._model_of(source, config, TAKEN_ON_RESUME, asked)
         matching.match_text(model, asked, source.location)
         return model

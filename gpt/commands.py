@@ -27,16 +27,19 @@ from typing import IO, Any
 import click
 
 from ckptstore.errors import CkptstoreError
+from gpt.ranks import Ranks
 
 __all__ = [
     "SEED",
     "Command",
     "LazyGroup",
+    "Refusal",
     "base_dir",
     "clean",
     "fallback",
     "kinds",
     "legacy_checkpoint",
+    "mapped",
     "model_name",
     "models",
     "tokenizer_options",
@@ -116,7 +119,9 @@ class Refusal(click.ClickException):
         self.exit_code = exit_code
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the line to stderr."""
+        """Print the line to stderr; an empty one was printed already, or by another rank."""
+        if not self.message:
+            return
         click.echo(self.message, file=file, err=True)
 
 
@@ -125,12 +130,12 @@ class Command(click.Command):
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the arguments."""
-        with _mapped():
+        with mapped():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        with _mapped(), _log_shown(), warnings.catch_warnings():
+        with mapped(), _log_shown(), warnings.catch_warnings():
             # Ours are messages for people, and each is one, whatever else filters are for.
             warnings.filterwarnings("always", category=UserWarning)
             # torch says so wherever numpy is not installed, which nothing here needs.
@@ -189,12 +194,12 @@ class LazyGroup(click.Group):
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the group's own arguments."""
-        with _mapped():
+        with mapped():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
-        with _mapped():
+        with mapped():
             return super().invoke(ctx)
 
 
@@ -212,7 +217,8 @@ def clean(text: object, keep: str = "") -> str:
 
 
 @contextmanager
-def _mapped() -> Iterator[None]:
+def mapped() -> Iterator[None]:
+    """Turn what is raised into the line and the exit code of the table above."""
     try:
         yield
     except click.UsageError as error:
@@ -264,6 +270,14 @@ class _Handler(logging.Handler):
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     for line in str(message).splitlines():
+        if not _is_to_be_said(line):
+            continue
         # On a terminal the bar of a training may stand on this line.
         start = "\r\x1b[2K" if sys.stderr.isatty() else ""
         click.echo(f"{start}warning: {clean(line)}", err=True)
+
+
+def _is_to_be_said(line: str) -> bool:
+    """Whether to print a warning: of several ranks that have the same one does."""
+    context = click.get_current_context(silent=True)
+    return not isinstance(context and context.obj, Ranks) or context.obj.may_say(line)

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ckptstore import Preemption
-from gpt.leaving import Outcome
+from gpt.leaving import Outcome, heard_by_all
 from gpt.pending import take_up
 from gpt.progress import Progress
+from gpt.ranks import Ranks
 from gpt.saver import Saver
 from gpt.saves import Saves
 from gpt.trail import Trail
@@ -54,11 +55,12 @@ def fit(
     saves: Saves | None = None,
     preemption: Preemption | None = None,
     outcome: Outcome | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[str, float]:
     """Train until ``max_iters`` optimizer steps are finished, and save on the way.
 
     Guarantee (G8): N steps equal k steps, a kill, and N-k steps, bit for bit, on the same machine
-    with the same number of threads.
+    with the same number of threads and of ranks.
 
     Args:
         model: trained in place.
@@ -73,6 +75,9 @@ def fit(
         preemption: asked between two steps and in an evaluation whether to end; the last finished
             step is saved then, and what is still to be evaluated is when the training goes on.
         outcome: filled as the training goes on, for who wants to know how far it came.
+        ranks: of the run, connected. Each calls this with the same numbers, and with batches of
+            its own gives its share to every step; what is asked of one ends them all after the
+            same step. One process by default.
 
     Returns:
         The last evaluation: mean losses of ``train`` and ``val``; empty where nothing happened.
@@ -90,16 +95,36 @@ def fit(
     if start_step >= max_iters and not unfinished:
         return outcome.losses
     model.train()
-    recorded = take_up(model, data_loader, start_step)
+    ranks = ranks or Ranks()
+    wrapped = ranks.wrapped(model)
+    recorded = take_up(model, data_loader, start_step, ranks)
     trail = Trail(recorded, eval_interval=eval_interval, eval_iters=eval_iters)
     with (
         Progress(start_step, max_iters) as progress,
         Saver(
-            model, optimizer, data_loader, trail, checkpoint_dir, saves, progress.say, outcome
+            model,
+            optimizer,
+            data_loader,
+            trail,
+            checkpoint_dir,
+            saves,
+            progress.say,
+            outcome,
+            ranks,
         ) as saver,
     ):
         run = _Run(
-            model, data_loader, optimizer, trail, eval_iters, progress, saver, preemption, outcome
+            model,
+            wrapped,
+            data_loader,
+            optimizer,
+            trail,
+            eval_iters,
+            progress,
+            saver,
+            preemption,
+            outcome,
+            ranks,
         )
         if unfinished and (start_step % eval_interval == 0 or start_step == max_iters):
             run.make_up(is_last=start_step >= max_iters)
@@ -112,6 +137,7 @@ class _Run:
     """The loop itself, and what it works with."""
 
     model: GPT
+    wrapped: torch.nn.Module
     data_loader: GPTDataLoader
     optimizer: torch.optim.Optimizer
     trail: Trail
@@ -120,14 +146,16 @@ class _Run:
     saver: Saver
     preemption: Preemption | None
     outcome: Outcome
+    ranks: Ranks
     diverged: bool = False
+    is_agreed: bool = False
 
     def go_on(self, max_iters: int, eval_interval: int) -> None:
         """Train until all steps are finished, or the training is to end."""
         losses: dict[str, float] = {}
         begun_with = step = self.outcome.step
         while step < max_iters and not self._is_to_end():
-            loss = _train_step(self.model, self.data_loader, self.optimizer)
+            loss = self._train()
             self.trail.add(loss)
             self.progress.advance(loss)
             step = self.outcome.step = step + 1
@@ -159,9 +187,22 @@ class _Run:
             self.progress.report(self.outcome.step, losses, saved)
         self._look_at(losses)
 
+    def _train(self) -> torch.Tensor:
+        # Asked now and answered after the step, so that nobody waits for it.
+        answer = None if self.preemption is None else self.ranks.ask(self.preemption.requested)
+        with self.ranks.reaching():
+            loss = _train_step(self.wrapped, self.model.device, self.data_loader, self.optimizer)
+        if answer is not None:
+            self._hear(answer())
+        return loss
+
     def _evaluate(self) -> dict[str, float]:
         losses = estimate_loss(
-            self.model, self.data_loader, self.eval_iters, is_to_end=self._is_to_end
+            self.model,
+            self.data_loader,
+            self.eval_iters,
+            is_to_end=self._asks_to_end,
+            ranks=self.ranks,
         )
         if losses:
             self.outcome.losses = losses
@@ -169,10 +210,25 @@ class _Run:
         return losses
 
     def _look_at(self, losses: dict[str, float]) -> None:
-        self.diverged = self.diverged or _has_diverged(losses)
+        if self.ranks.first:
+            self.diverged = self.diverged or _has_diverged(losses)
 
     def _is_to_end(self) -> bool:
+        """Whether to end; of several ranks, whether all of them know that."""
+        if self.ranks.many:
+            return self.is_agreed
         return self.preemption is not None and self.preemption.requested
+
+    def _asks_to_end(self) -> bool:
+        """Ask all ranks, each of which is between the same two batches of an evaluation."""
+        if self.preemption is not None:
+            self._hear(self.ranks.ask(self.preemption.requested)())
+        return self._is_to_end()
+
+    def _hear(self, asked: bool) -> None:
+        if asked and not self.is_agreed and self.preemption is not None:
+            self.is_agreed = True
+            heard_by_all(self.preemption, self.ranks)
 
 
 @torch.no_grad()
@@ -182,6 +238,7 @@ def estimate_loss(
     eval_iters: int,
     *,
     is_to_end: Callable[[], bool] = lambda: False,
+    ranks: Ranks | None = None,
 ) -> dict[str, float]:
     """Return the mean loss on both splits, in eval mode; no random state changes.
 
@@ -189,20 +246,30 @@ def estimate_loss(
         model: left in the mode in which it was.
         data_loader: with its data prepared.
         eval_iters: batches of each split.
-        is_to_end: asked before each batch; once it says so, nothing is returned.
+        is_to_end: asked before each batch, by several ranks before one of each; once it says so,
+            nothing is returned.
+        ranks: of the run, each of which takes a share of the batches: the means are the same
+            whatever their number, on machines that compute alike.
     """
+    ranks = ranks or Ranks()
     was_training = model.training
     model.eval()
     means = {}
     for split in ("train", "val"):
         generator = torch.Generator().manual_seed(_EVALUATION_SEED)
-        total = 0.0
-        for _ in range(eval_iters):
-            if is_to_end():
+        own = []
+        for number in range(eval_iters):
+            if number % ranks.size == 0 and is_to_end():
                 model.train(was_training)
                 return {}
             ids, targets = data_loader.get_batch(split, generator=generator)
-            total += model(ids.to(model.device), targets.to(model.device))[1].item()
+            if number % ranks.size == ranks.rank:
+                own.append(model(ids.to(model.device), targets.to(model.device))[1].item())
+        shares = ranks.gathered(own)
+        # Added up in the order of the batches, so that the sum is rounded as one process would.
+        total = 0.0
+        for number in range(eval_iters):
+            total += shares[number % ranks.size][number // ranks.size]
         means[split] = total / eval_iters
     model.train(was_training)
     return means
@@ -238,10 +305,13 @@ def _has_diverged(losses: dict[str, float]) -> bool:
 
 
 def _train_step(
-    model: GPT, data_loader: GPTDataLoader, optimizer: torch.optim.Optimizer
+    model: torch.nn.Module,
+    device: torch.device,
+    data_loader: GPTDataLoader,
+    optimizer: torch.optim.Optimizer,
 ) -> torch.Tensor:
     ids, targets = data_loader.get_batch("train")
-    _, loss = model(ids.to(model.device), targets.to(model.device))
+    _, loss = model(ids.to(device), targets.to(device))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()

@@ -24,8 +24,16 @@ from typing import NoReturn
 import click
 
 from ckptstore import Preemption
+from gpt.ranks import Ranks
 
-__all__ = ["Outcome", "Stopped", "leave_at_once", "preemption_of", "stopped_by_signals"]
+__all__ = [
+    "Outcome",
+    "Stopped",
+    "heard_by_all",
+    "leave_at_once",
+    "preemption_of",
+    "stopped_by_signals",
+]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _ASK_EVERY = 0.5
@@ -94,6 +102,20 @@ def preemption_of(grace: float, file: Path | None, given_up: Callable[[], str]) 
         notice_every=_ASK_EVERY,
         expired=expired,
     )
+
+
+def heard_by_all(preemption: Preemption, ranks: Ranks) -> None:
+    """Let what one rank has heard be heard by all, with the time that it leaves.
+
+    Args:
+        preemption: of this rank.
+        ranks: of the run; one of them at least has heard something, and all call this.
+    """
+    for rank, (reason, left) in enumerate(
+        ranks.gathered([preemption.reason, preemption.remaining()])
+    ):
+        if reason is not None and not preemption.requested:
+            preemption.request(f"{reason} of rank {rank}", max(left, 0.001))
 
 
 def leave_at_once(stopped: Stopped) -> NoReturn:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gpt.data import GPTDataLoader
     from gpt.leaving import Outcome
     from gpt.pending import Pending
+    from gpt.ranks import Ranks
     from gpt.saves import Saves
 
 __all__ = ["GPT", "GPTConfig"]
@@ -256,6 +257,7 @@ class GPT(nn.Module):
         saves: Saves | None = None,
         preemption: Preemption | None = None,
         outcome: Outcome | None = None,
+        ranks: Ranks | None = None,
     ) -> dict[str, float]:
         """Train until ``max_iters`` optimizer steps are finished; see `gpt.fit.fit`."""
         return fit.fit(
@@ -270,6 +272,7 @@ class GPT(nn.Module):
             saves=saves,
             preemption=preemption,
             outcome=outcome,
+            ranks=ranks,
         )
 
     # -- checkpoints --------------------------------------------------------------------

@@ -37,13 +37,13 @@ class Recorded:
 
 def recorded_of(checkpoint: Checkpoint) -> Recorded | None:
     """Return what a checkpoint of ours says of its run; None where it has no random states."""
-    from gpt.pending import RNG
+    from gpt.pending import OTHER_RANKS, RNG
 
     rng = checkpoint.load_state(RNG) if RNG in checkpoint.states() else None
     if not isinstance(rng, dict) or not rng.keys() >= {"torch", "cuda", "data"}:
         return None
-    others = rng.get("ranks")
-    processes = len(others) if isinstance(others, (list, dict)) and others else 1
+    others = rng.get(OTHER_RANKS)
+    processes = 1 + (len(others) if isinstance(others, list) else 0)
     return Recorded(rng["data"].get("sha256"), dict(rng.get("trail") or {}), processes)
 
 

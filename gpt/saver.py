@@ -8,6 +8,8 @@ Rules:
 3. A save in the background that failed is a warning, and training goes on. At the end the last
    save must have succeeded, or the run fails with its error.
 4. However the run ends, what is under way is finished first.
+5. Of several ranks the first saves. All others give it their random states for that, so they call
+   the same methods after the same steps.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 from ckptstore import Keep, Preemption, Store, UnsupportedError
 from gpt import bundle
+from gpt.agreed import check_seen
 from gpt.leaving import Outcome, Stopped
 from gpt.pace import Pace
 from gpt.pending import RNG, rng_state
+from gpt.ranks import Ranks
 from gpt.saves import Saves
 from gpt.trail import TRAIL, Trail
 
@@ -78,6 +82,7 @@ class Saver:
         saves: when, and how.
         say: prints a line.
         outcome: is told what is saved.
+        ranks: of the run.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class Saver:
         saves: Saves,
         say: Callable[[str], None],
         outcome: Outcome,
+        ranks: Ranks,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
@@ -98,13 +104,19 @@ class Saver:
         self._saves = saves
         self._say = say
         self._outcome = outcome
-        self._store = None if location is None else open_store(location, saves.keep)
+        self._ranks = ranks
+        self._location = location
+        self._has_saved = False  # in this run
+        self._is_seen = not ranks.many  # whether all ranks see what it saved
+        self._store = None
+        if location is not None and ranks.first:
+            self._store = open_store(location, saves.keep)
         self._pace: Pace | None = None
         if saves.overhead is not None and self._store is not None:
             # An optimizer of this family keeps two numbers beside each weight.
             nbytes = 3 * sum(weight.nbytes for weight in model.parameters())
             self._pace = Pace(saves.overhead, nbytes, saves.clock, say)
-        self._prepared = not saves.background
+        self._prepared = location is None or not saves.background
         self._under_way: tuple[int, Future[Any]] | None = None
         self._failed: BaseException | None = None
 
@@ -133,15 +145,16 @@ class Saver:
             step: finished optimizer steps.
             is_evaluated: whether its losses were measured.
         """
-        if self._store is None:
+        if self._location is None:
             return False
-        if self._pace is None:
+        if self._saves.overhead is None:
             return step % (self._saves.interval or 1) == 0
         keep = self._saves.keep
         if keep is not None and keep.best is not None and not is_evaluated:
             return False  # What was not measured could never be the best.
-        is_busy = self._under_way is not None and not self._under_way[1].done()
-        return self._pace.is_due(is_busy=is_busy)
+        # Only rank 0 knows what saves cost, and all have to do the same.
+        is_due: bool = self._ranks.broadcast(self._is_within_pace())
+        return is_due
 
     def step_finished(self, step: int) -> None:
         """Say what became of the save under way; call it after every step."""
@@ -149,13 +162,13 @@ class Saver:
             self._pace.step_finished()
         if self._under_way is not None and self._under_way[1].done():
             self._settle()
-        if not self._prepared and self._store is not None:
+        if not self._prepared:
             # Not before the first step: an optimizer has no state until then.
             self._prepared = True
-            with self._stall(is_save=False):
-                self._store.prepare(
-                    model=self._model, optimizer=self._optimizer, state=self._states()
-                )
+            states = self._states()
+            if self._store is not None:
+                with self._stall(is_save=False):
+                    self._store.prepare(model=self._model, optimizer=self._optimizer, state=states)
 
     def save(self, step: int, losses: dict[str, float]) -> str:
         """Save a finished step, and return the word for what is true of it.
@@ -170,12 +183,14 @@ class Saver:
         Raises:
             CkptstoreError: the save failed, and not in the background.
         """
+        states = self._states()
+        self._check_seen()
         if self._store is None:
             return ""
         background = self._saves.background
         with self._stall():
             self._wait()
-            saved = self._save(self._store, step, losses, background=background)
+            saved = self._save(self._store, step, losses, states, background=background)
         if background:
             self._under_way = step, saved
         if self._pace is not None:
@@ -192,10 +207,11 @@ class Saver:
         Raises:
             CkptstoreError: the save failed.
         """
+        states = self._states()
         if self._store is None:
             return ""
         try:
-            self._save(self._store, step, losses, overwrite=True)
+            self._save(self._store, step, losses, states, overwrite=True)
         except UnsupportedError as error:
             warnings.warn(f"step {step} stays without its evaluation: {error}", stacklevel=2)
             return ""
@@ -215,6 +231,7 @@ class Saver:
         Raises:
             CkptstoreError: the save failed.
         """
+        states = self._states(unevaluated=unevaluated)
         if self._store is None or self._outcome.saved == step:
             return
         self._say(
@@ -223,7 +240,7 @@ class Saver:
         self._wait()
         if self._outcome.saved != step:
             # Nothing trains beside it: no copy is made, for which there may be no room.
-            self._save(self._store, step, losses, unevaluated=unevaluated)
+            self._save(self._store, step, losses, states)
             self._failed = None
             self._say(f"step {step} saved")
 
@@ -232,10 +249,10 @@ class Saver:
         store: Store,
         step: int,
         losses: dict[str, float],
+        states: dict[str, Any],
         *,
         background: bool = False,
         overwrite: bool = False,
-        unevaluated: bool = False,
     ) -> Any:
         if step in self._saves.replace and step in store.steps():
             # Of equal content the store would keep what is there, and that is damaged.
@@ -245,7 +262,7 @@ class Saver:
             store,
             step=step,
             optimizer=self._optimizer,
-            states=self._states(unevaluated=unevaluated),
+            states=states,
             # The line of the evaluation shows a loss that is no number; JSON cannot.
             metrics={f"{name}_loss": loss for name, loss in losses.items() if math.isfinite(loss)},
             background=background,
@@ -255,12 +272,25 @@ class Saver:
             self._outcome.saved = step
         return saved
 
+    def _is_within_pace(self) -> bool:
+        is_busy = self._under_way is not None and not self._under_way[1].done()
+        return self._pace is not None and self._pace.is_due(is_busy=is_busy)
+
     def _stall(self, *, is_save: bool = True) -> AbstractContextManager[None]:
         return nullcontext() if self._pace is None else self._pace.stall(is_save=is_save)
 
     def _states(self, *, unevaluated: bool = False) -> dict[str, Any]:
-        rng = rng_state(self._data_loader, unevaluated=unevaluated)
+        """Return what all ranks have of their own; where nothing is saved, nothing."""
+        if self._location is None:
+            return {}
+        rng = rng_state(self._data_loader, self._ranks, unevaluated=unevaluated)
         return {RNG: {**rng, TRAIL: self._trail.state()}}
+
+    def _check_seen(self) -> None:
+        """See once whether all ranks see the first save, and not only when they resume from it."""
+        if self._location is not None and self._has_saved and not self._is_seen:
+            self._is_seen = check_seen(self._ranks, self._location)
+        self._has_saved = True
 
     def _wait(self) -> None:
         """Wait for the save under way, so that what became of it is said before the next."""

@@ -10,7 +10,6 @@ import click
 
 from gpt.commands import (
     SEED,
-    Command,
     base_dir,
     clean,
     fallback,
@@ -20,6 +19,8 @@ from gpt.commands import (
     tokenizer_options,
 )
 from gpt.config_options import config_of, config_options, fields_of, only
+from gpt.ranked import RankedCommand
+from gpt.ranks import TIMEOUT
 from gpt.saves import save_options
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from gpt.data import GPTDataLoader
     from gpt.leaving import Outcome
     from gpt.model import GPT
+    from gpt.ranks import Ranks
     from gpt.saves import Saves
 
 __all__ = ["SAMPLE_TEXT", "main"]
@@ -55,7 +57,7 @@ def _pairs(
     return options
 
 
-@click.command("train", cls=Command)
+@click.command("train", cls=RankedCommand)
 @model_name
 @base_dir
 @click.option(
@@ -155,15 +157,27 @@ def _pairs(
     metavar="FILE",
     help="A notice: when this file appears, save and end, as at SIGTERM.",
 )
+@click.option(
+    "--rank_timeout",
+    type=click.FloatRange(min=1),
+    default=TIMEOUT,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a rank waits for one that is there and does not answer, such as rank 0 while "
+    "it saves.",
+)
 @fallback
 @config_options
+@click.pass_obj
 def main(
+    ranks: Ranks,
     max_iters: int,
     eval_interval: int,
     eval_iters: int,
     saves: Saves,
     grace: float,
     preemption_file: Path | None,
+    rank_timeout: float,
     **beginning: Any,
 ) -> None:
     """Train a model, or go on with one that is there already.
@@ -171,6 +185,9 @@ def main(
     On resume the architecture is the checkpoint's, and whatever is not given.
 
     SIGTERM and SIGINT end it with the step that it is at, saved; a second one ends it at once.
+
+    Several processes, the ranks, train one model together when torchrun starts them: 'torchrun
+    --nproc-per-node 2 -m gpt.train ...'. Each has batches of its own, rank 0 saves.
     """
     from gpt.leaving import Outcome, Stopped, leave_at_once, preemption_of, stopped_by_signals
 
@@ -178,12 +195,14 @@ def main(
     has_ended = False
     with stopped_by_signals():
         try:
-            begun = _begin(keep=saves.keep, **beginning)
+            begun = _begin(ranks, keep=saves.keep, **beginning)
             outcome = Outcome(begun.start_step, begun.start_step if begun.is_resumed else None)
             where = begun.manager.checkpoint_dir
-            saves = replace(saves, keep=_kept(begun.manager), replace=begun.manager.damaged)
+            if ranks.first:
+                saves = replace(saves, keep=_kept(begun.manager), replace=begun.manager.damaged)
+            _check_same(ranks, begun.loader, max_iters, eval_interval, eval_iters, saves)
             with preemption_of(
-                grace, preemption_file, lambda: _given_up(outcome, where, grace)
+                grace, preemption_file, lambda: _given_up(ranks, outcome, where, grace)
             ) as preemption:
                 begun.model.fit(
                     begun.loader,
@@ -196,6 +215,7 @@ def main(
                     saves=saves,
                     preemption=preemption,
                     outcome=outcome,
+                    ranks=ranks,
                 )
                 click.echo(_end_of(begun, outcome, max_iters, preemption.reason))
                 has_ended = True
@@ -204,6 +224,7 @@ def main(
                 leave_at_once(stopped)
             if not has_ended:
                 click.echo(_stopped(stopped.signal.name, begun_with=None))
+                ranks.stop()
 
 
 @dataclass
@@ -219,6 +240,7 @@ class _Begun:
 
 
 def _begin(
+    ranks: Ranks,
     *,
     model_name: str,
     base_dir: str,
@@ -236,18 +258,15 @@ def _begin(
     keep: Keep | None,
     **fields: Any,
 ) -> _Begun:
-    import torch
-
     from gpt.checkpoint import TAKEN_ON_RESUME, CheckpointManager
 
     given = {name: value for name, value in fields.items() if value is not None}
     filed = fields_of(config_file)
     asked = {**filed, **given}
-    if seed is not None:
-        torch.manual_seed(seed)
+    ranks.seed(seed)
     text = _text(input_file)
-    manager = CheckpointManager(model_name, base_dir, fallback=fallback, keep=keep)
-    there = manager.exists()
+    manager = CheckpointManager(model_name, base_dir, fallback=fallback, keep=keep, ranks=ranks)
+    there = ranks.broadcast(manager.exists() if ranks.first else None)
     if there or init_from_model is not None:
         # Only what is used is checked: the rest is the checkpoint's.
         filed = {} if there else only(TAKEN_ON_RESUME, filed)
@@ -267,8 +286,32 @@ def _begin(
         model.vocabulary.carry()
     if manager.removed:
         click.echo(f"went back to step {from_step}: removed {_steps(manager.removed)}")
-    _say_what_begins(model, asked, config_file, manager.checkpoint_dir, start_step)
+    if ranks.first:
+        _say_what_begins(model, asked, config_file, manager.checkpoint_dir, start_step)
+    ranks.part()
     return _Begun(manager, model, optimizer, _loader(model, text), start_step, there)
+
+
+def _check_same(
+    ranks: Ranks,
+    loader: GPTDataLoader,
+    max_iters: int,
+    eval_interval: int,
+    eval_iters: int,
+    saves: Saves,
+) -> None:
+    """Make sure that all ranks will do the same at the same steps, or one would wait for ever."""
+    ranks.check_same(
+        {
+            "the text": loader.state_dict()["sha256"],
+            "--max_iters": max_iters,
+            "--eval_interval": eval_interval,
+            "--eval_iters": eval_iters,
+            "--save_interval": saves.interval,
+            "--async_saves": saves.background,
+        },
+        "start all ranks with the same command, and the same files",
+    )
 
 
 def _end_of(begun: _Begun, outcome: Outcome, max_iters: int, reason: str | None) -> str:
@@ -288,7 +331,8 @@ def _stopped(reason: str, begun_with: int | None) -> str:
     return f"{reason}: stopped before the first step, there is nothing to save{there}"
 
 
-def _given_up(outcome: Outcome, where: str, grace: float) -> str:
+def _given_up(ranks: Ranks, outcome: Outcome, where: str, grace: float) -> str:
+    ranks.failed()
     newest = "nothing is saved there"
     if outcome.saved is not None:
         newest = f"the newest saved step is {outcome.saved}"
