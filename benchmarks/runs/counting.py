@@ -14,6 +14,7 @@ ZERO = (
     "best removed",
     "not opened",
     "not exact",
+    "not ended",
 )
 """What has to be zero in every scenario."""
 

@@ -144,23 +144,34 @@ def test_losses_are_those_that_one_process_measures(runs: Path) -> None:
     assert opened(runs, "whole").metrics == {f"{name}_loss": x for name, x in losses.items()}
 
 
-def test_after_the_death_of_a_rank_the_run_ends_as_one_that_was_not_harmed(runs: Path) -> None:
-    name = "killed"
-    options = ("--model_name", name, "--max_iters", 12)
-    killed = torchrun(runs, 2, *options, die=f"1 8 {int(signal.SIGKILL)} self")
+def test_after_a_signal_and_a_death_the_run_ends_as_one_that_was_not_harmed(runs: Path) -> None:
+    options = ("--model_name", "harmed", "--max_iters", 12)
+    told = torchrun(runs, 2, *options, die=f"1 8 {int(signal.SIGTERM)} self")
 
+    # One rank alone is told to end, in its eighth step: both end after the same one, with one save.
+    assert told.returncode == 0, told.stderr
+    lines = told.stdout.splitlines()[2:]
+    assert [re.sub("[0-9.]+ s are", "30 s are", line) for line in lines] == [
+        "SIGTERM of rank 1: saving step 9, 30 s are left",
+        "step 9 saved",
+        "SIGTERM of rank 1: stopped after step 9, which is saved in checkpoints/harmed",
+    ]
+    assert ours(told.stderr) == []
+    assert (opened(runs, "harmed").step, opened(runs, "harmed").generation) == (9, 2)
+
+    killed = torchrun(runs, 2, *options, die=f"1 2 {int(signal.SIGKILL)} self")
     assert killed.returncode == 1
-    assert "step  5/12" in killed.stdout
+    assert killed.stdout.startswith("going on at step 9")
     assert killed.stderr.count("Traceback") == 1  # torchrun's own
-    assert all("another rank of this run has ended" in line for line in ours(killed.stderr))
-    assert len(ours(killed.stderr)) <= 1
-    assert opened(runs, name).step == 5
+    (said,) = ours(killed.stderr)
+    assert said.startswith("error: another rank of this run has ended, or cannot be reached (")
+    assert opened(runs, "harmed").step == 10
 
     resumed = torchrun(runs, 2, *options)
     assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.startswith("going on at step 5")
+    assert resumed.stdout.startswith("going on at step 10")
     assert ours(resumed.stderr) == []
-    assert same_training(opened(runs, name), opened(runs, "whole"))
+    assert same_training(opened(runs, "harmed"), opened(runs, "whole"))
 
 
 def test_one_process_goes_on_with_what_two_ranks_saved_and_two_with_what_one_did(
