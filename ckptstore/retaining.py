@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 
 from ckptstore.commit.layout import (
@@ -29,7 +28,14 @@ from ckptstore.commit.layout import (
 )
 from ckptstore.commit.pins import PinnedError
 from ckptstore.commit.remove import remove_saved
-from ckptstore.errors import CkptstoreError, NotFoundError, StorageError
+from ckptstore.errors import (
+    CkptstoreError,
+    CorruptionError,
+    NotFoundError,
+    StorageError,
+    UnsafeError,
+    UnsupportedError,
+)
 from ckptstore.keep import Keep, Measured
 from ckptstore.manifest import Manifest
 from ckptstore.storage.base import Storage
@@ -42,6 +48,7 @@ _MOST_REMEMBERED = 2**16
 _MANY = 1000  # From here on a listing of all files has several pages.
 _FEW = 16
 _WORTH_A_WORD = 4
+_UNREADABLE = "step %s stays, for it cannot be read: %s"
 
 
 @dataclass(frozen=True)
@@ -117,15 +124,11 @@ class Retention:
         self._hold_back(judged)
         gone = {}
         for step, measured in sorted(judged.goes.items()):
-            if not dry_run:
-                try:
-                    folder = step_folder(step)
-                    if not remove_saved(self._storage, folder, measured.write_id, durable=durable):
-                        continue  # Another has removed it, or saved it anew, which may stay.
-                except PinnedError:
-                    judged.stay(step, "pinned")
-                    continue
-            gone[step] = measured.nbytes
+            rule = None if dry_run else self._remove(measured, durable=durable)
+            if rule is None:
+                gone[step] = measured.nbytes
+            elif rule:
+                judged.stay(step, rule)
         stays = dict(sorted(judged.stays.items()))
         return Retained(self._storage.location, stays, gone, dry_run)
 
@@ -160,9 +163,23 @@ class Retention:
         for step in goes:
             measured = None if step in held else self._look(step)
             if measured is not None:
-                with suppress(PinnedError):
-                    folder = step_folder(step)
-                    remove_saved(self._storage, folder, measured.write_id, durable=durable)
+                self._remove(measured, durable=durable)
+
+    def _remove(self, measured: Measured, *, durable: bool) -> str | None:
+        """Remove a save of a step; return the rule by which it stays after all.
+
+        That is empty where another has removed it, or saved it anew, which may stay.
+        """
+        step = measured.step
+        try:
+            folder = step_folder(step)
+            done = remove_saved(self._storage, folder, measured.write_id, durable=durable)
+        except PinnedError:
+            return "pinned"
+        except (CorruptionError, UnsafeError, UnsupportedError) as error:
+            log.warning(_UNREADABLE, step, error)
+            return "unreadable"
+        return None if done else ""
 
     def _hold_back(self, judged: _Judged) -> None:
         """Have what waits to be copied stay; log how much that is, when it is twice what it was."""
@@ -186,7 +203,7 @@ class Retention:
         ((_, read),) = self._read([step])
         if isinstance(read, Measured) or read is None:
             return read
-        log.warning("step %s stays, for it cannot be read: %s", step, read)
+        log.warning(_UNREADABLE, step, read)
         return None
 
     def measured(
@@ -209,7 +226,7 @@ class Retention:
                 found[step] = read
                 self._remember(step, _version(listed[step]), read)
             elif read is not None:
-                log.warning("step %s stays, for it cannot be read: %s", step, read)
+                log.warning(_UNREADABLE, step, read)
                 found[step] = None
         return found
 

@@ -80,7 +80,7 @@ def pin(storage: Storage, step: int, *, durable: bool = True) -> None:
         raise no_such_step(storage, step, steps(storage))
     for look in range(_LOOKS):
         with suppress(AlreadyThereError):
-            storage.create(f"{folder}/{PIN}", _text("pinned"), durable=durable)
+            storage.create(f"{folder}/{PIN}", _text(), durable=durable)
         there = storage.list(folder).files
         if any(map(is_word, there)):
             time.sleep(_PAUSE * (look + 1))  # A removal takes a moment, or it sees the pin.
@@ -178,7 +178,8 @@ def is_word(name: str) -> bool:
 
 def _leave_word(storage: Storage, folder: str) -> str:
     name = f"{folder}/removing.{secrets.token_hex(6)}"
-    storage.create(name, _text("removing"), durable=False)
+    # An empty one: where the disk is full there is still room for its name.
+    storage.create(name, b"", durable=False)
     return name
 
 
@@ -193,6 +194,6 @@ def _take_back(storage: Storage, folder: str) -> None:
     storage.delete(word)
 
 
-def _text(what: str) -> bytes:
+def _text() -> bytes:
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return dump_json({what: now}).encode()
+    return dump_json({"pinned": now}).encode()

@@ -21,7 +21,13 @@ from ckptstore.commit.layout import (
 )
 from ckptstore.commit.pins import announced, check_unpinned, is_word
 from ckptstore.commit.view import left_behind, view_manifest
-from ckptstore.errors import CorruptionError, NotFoundError, UnsafeError, UnsupportedError
+from ckptstore.errors import (
+    CkptstoreError,
+    CorruptionError,
+    NotFoundError,
+    UnsafeError,
+    UnsupportedError,
+)
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage import locks
 from ckptstore.storage.base import Entry, Storage
@@ -51,42 +57,57 @@ def remove_state(storage: Storage, state: Committed, *, durable: bool = True) ->
     """
     if state.manifest.generation is not None:
         before = storage.list(state.folder).files
-        return _remove(storage, state.folder, state.manifest.write_id, before, durable=durable)
+        there = read_manifest(storage, state.folder)
+        if there is None or there.write_id != state.manifest.write_id:
+            return False
+        _remove(storage, Committed(state.folder, there), before, durable=durable)
+        return True
     return remove_saved(storage, state.folder, state.manifest.write_id, durable=durable)
 
 
 def remove_saved(storage: Storage, folder: str, write_id: str, *, durable: bool = True) -> bool:
-    """Remove one save of a step, as `remove_state` does."""
+    """Remove one save of a step, as `remove_state` does.
+
+    Raises:
+        PinnedError: it is pinned.
+        CorruptionError: nobody can read its manifest; nothing was removed.
+    """
+    damaged: CkptstoreError | None = None
     with announced(storage, folder) as before:
-        return _remove(storage, folder, write_id, before, durable=durable)
+        try:
+            manifest = read_manifest(storage, folder)
+        except CkptstoreError as error:
+            damaged = error  # Raised when the word is taken away: nothing is under way.
+        else:
+            if manifest is not None and manifest.write_id == write_id:
+                _remove(storage, Committed(folder, manifest), before, durable=durable)
+                return True
+    if damaged is not None:
+        raise damaged
+    return False
 
 
 def _remove(
-    storage: Storage, folder: str, write_id: str, before: Mapping[str, Entry], *, durable: bool
-) -> bool:
-    """Remove manifest and files, if they are still those of a write.
+    storage: Storage, state: Committed, before: Mapping[str, Entry], *, durable: bool
+) -> None:
+    """Remove manifest and files of a state.
 
     A name that carries the write id is this state's for ever. A plain one may by the time of its
     removal be a newer save's of the same step: it goes only while it is the file that was there
     before the manifest went.
     """
-    manifest = read_manifest(storage, folder)
-    if manifest is None or manifest.write_id != write_id:
-        return False
-    state = Committed(folder, manifest)
     storage.delete(state.path(MANIFEST))
     if durable:
-        storage.flush(folder)
-    after = storage.list(folder).files
-    for path in manifest.paths():
-        own = write_id in path
+        storage.flush(state.folder)
+    after = storage.list(state.folder).files
+    for path in state.manifest.paths():
+        own = state.manifest.write_id in path
         if own or (path in after and before.get(path) == after[path]):
             storage.delete(state.path(path))
-    if manifest.generation is None and PIN in after:
+    if state.manifest.generation is None and PIN in after:
         # Of who came too late, and is told so: no pin counts beside the word of a removal.
         storage.delete(state.path(PIN))
-    log.info("removed %s of %s", manifest.called, storage.location)
-    return True
+    log.info("removed %s of %s", state.manifest.called, storage.location)
 
 
 def remove_step(storage: Storage, step: int) -> None:

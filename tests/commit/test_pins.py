@@ -14,7 +14,7 @@ import ckptstore
 from ckptstore.commit.layout import PIN, listed_steps, step_folder, steps
 from ckptstore.commit.leftovers import find_leftovers
 from ckptstore.commit.pins import PinnedError, pin, pinned_steps, unpin
-from ckptstore.commit.remove import remove_everything, remove_state, remove_step
+from ckptstore.commit.remove import remove_everything, remove_saved, remove_state, remove_step
 from ckptstore.commit.repair import repair
 from ckptstore.commit.save import save_step
 from ckptstore.errors import ConflictError, CorruptionError, NotFoundError
@@ -113,6 +113,16 @@ def test_what_is_pinned_and_damaged_is_not_removed(history):
         remove_step(history, 2)
 
     assert history.read("step-00000002/manifest.json") == b"{"
+
+
+def test_what_nobody_can_read_is_not_taken_for_the_save_that_is_meant(history):
+    history.replace("step-00000002/manifest.json", b"{")
+
+    with pytest.raises(CorruptionError, match="step-00000002/manifest.json"):
+        remove_saved(history, "step-00000002", "0123456789ab")
+
+    assert history.read("step-00000002/manifest.json") == b"{"
+    assert not any("removing" in name for name in history.list("step-00000002").files)
 
 
 def test_other_content_never_takes_the_place_of_a_pinned_step(history, save_of):

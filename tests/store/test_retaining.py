@@ -171,6 +171,18 @@ class TestWhatCounts:
         assert found.stays[400] == ("unreadable",)
         assert store.steps() == (300, 400, 500)
 
+    def test_what_was_damaged_since_it_was_read_stays(self, tmp_path):
+        with ckptstore.Store(tmp_path, keep=Keep()) as store:
+            for step in (1, 2, 3):
+                store.save(model=MODEL, step=step)
+            assert [*store.retain(Keep(last=1), dry_run=True).gone] == [1, 2]
+            damage(store, 1)
+
+            found = store.retain(Keep(last=1))
+
+        assert found.stays == {1: ("unreadable",), 3: ("newest", "last")}
+        assert not list(tmp_path.rglob("removing.*"))
+
     def test_where_the_newest_cannot_be_read_the_newest_that_can_stays_too(self, make):
         store = make(LOSSES)
         damage(store, 500)

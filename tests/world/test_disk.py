@@ -75,6 +75,21 @@ def test_a_step_that_the_disk_refuses_is_told_and_leaves_the_older_steps(break_d
     assert not [path for path in files(store.location) if not path.startswith("step-00000001")]
 
 
+@pytest.mark.parametrize("name", ["full", "nearly full", "quota", "file size"])
+def test_room_can_be_made_by_removing_steps(break_disk, name):
+    broken = break_disk(name)
+    store = ckptstore.Store(f"{broken.place.url}-history", keep=ckptstore.Keep())
+    for step in (1, 2, 3, 4):
+        store.save(model={"w": torch.ones(10)}, step=step)
+
+    with broken.fault():
+        store.remove(1)
+        assert [*store.retain(ckptstore.Keep(last=1)).gone] == [2, 3]
+
+    assert store.steps() == (4,)
+    assert {path.partition("/")[0] for path in files(store.location)} == {"step-00000004"}
+
+
 @pytest.mark.parametrize("name", WRITING)
 def test_saves_in_the_background_fail_and_training_goes_on(break_disk, name, caplog):
     broken = break_disk(name)
