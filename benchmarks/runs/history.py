@@ -16,7 +16,7 @@ from benchmarks.runs.counting import Counts
 
 __all__ = ["DEATHS", "run"]
 
-DEATHS = 240
+DEATHS = 200
 """About five minutes on two cores."""
 
 STORAGES = {"local": 0.7, "moto": 0.15, "rclone": 0.15}

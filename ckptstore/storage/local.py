@@ -216,27 +216,24 @@ class LocalStorage(Storage):
         here, other than in `disk.place`, a name that the very same file has is taken.
         """
         folder = os.path.dirname(path)
-        descriptor = disk.open_file(old)
+        os.close(disk.open_file(old))
+        # What the user linked is the user's, and may be overwritten in place.
+        able = not os.path.islink(old)
+        with disk.explained("create", path):
+            if durable and able:
+                disk.sync_path(old)  # Who wrote it may not have asked for that.
+            done, made = disk.in_folder(folder, lambda: able and disk.linked(old, path))
+        if not done:
+            disk.remove_empty(folder, self._root)
+            raise UnsupportedError(
+                f"{old!r} cannot have a second name on this file system; write its bytes anew"
+            )
         try:
-            with disk.explained("create", path):
-                if durable:
-                    disk.sync_file(descriptor)  # Who wrote it may not have asked for that.
-                # What the user linked is the user's, and may be overwritten in place.
-                able = not os.path.islink(old)
-                done, made = disk.in_folder(folder, lambda: able and disk.linked(old, path))
-            if not done:
-                disk.remove_empty(folder, self._root)
-                raise UnsupportedError(
-                    f"{old!r} cannot have a second name on this file system; write its bytes anew"
-                )
-            try:
-                if durable:
-                    self._sync_folders(folder, made)
-            except BaseException:
-                disk.remove(path)
-                raise
-        finally:
-            os.close(descriptor)
+            if durable:
+                self._sync_folders(folder, made)
+        except BaseException:
+            disk.remove(path)
+            raise
 
     def delete(self, name: str) -> None:
         """See `Storage.delete`; the location's own folder stays."""
