@@ -159,11 +159,13 @@ class _Run:
             self.trail.add(loss)
             self.progress.advance(loss)
             step = self.outcome.step = step + 1
-            self.saver.step_finished(step)
+            self.saver.step_finished()
             is_last = step == max_iters
             is_evaluated = is_last or step % eval_interval == 0
             losses = self._evaluate() if is_evaluated else {}
             if self._is_to_end():
+                if losses:
+                    self.progress.report(step, losses, "")
                 break
             saved = ""
             if is_last or self.saver.is_due(step, is_evaluated=is_evaluated):

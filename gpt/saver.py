@@ -7,7 +7,8 @@ Rules:
    "saving", and its "saved" follows when that is true.
 3. A save in the background that failed is a warning, and training goes on. At the end the last
    save must have succeeded, or the run fails with its error.
-4. However the run ends, what is under way is finished first.
+4. However the run ends, what is under way is finished first; but a second signal waits for
+   nothing: what is not committed by then does not count (G2).
 5. Of several ranks the first saves. All others give it their random states for that, so they call
    the same methods after the same steps.
 """
@@ -156,7 +157,7 @@ class Saver:
         is_due: bool = self._ranks.broadcast(self._is_within_pace())
         return is_due
 
-    def step_finished(self, step: int) -> None:
+    def step_finished(self) -> None:
         """Say what became of the save under way; call it after every step."""
         if self._pace is not None:
             self._pace.step_finished()

@@ -336,10 +336,9 @@ def _given_up(ranks: Ranks, outcome: Outcome, where: str, grace: float) -> str:
     newest = "nothing is saved there"
     if outcome.saved is not None:
         newest = f"the newest saved step is {outcome.saved}"
-    return (
-        f"the {grace:g} s of --grace are over, and step {outcome.step} is not saved in {where}; "
-        f"{newest}"
-    )
+    is_missing = outcome.saved != outcome.step
+    missing = f"step {outcome.step} is not saved" if is_missing else "the training has not ended"
+    return f"the {grace:g} s of --grace are over, and {missing} in {where}; {newest}"
 
 
 def _kept(manager: CheckpointManager) -> Keep | None:

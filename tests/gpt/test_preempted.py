@@ -126,6 +126,17 @@ def test_an_evaluation_is_not_waited_for_and_is_made_up_for(train: Train, at_bat
         3, 6, 9]  # fmt: skip
 
 
+def test_an_evaluation_that_is_finished_is_shown_and_saved(train: Train, at_batch: Any) -> None:
+    at_batch(3 + 4, _signal())
+
+    result = train(*STEPS)
+
+    checkpoint = ckptstore.open("checkpoints/dante")
+    assert result.stdout.splitlines()[1].startswith("step 3/9: train loss")
+    assert (checkpoint.step, len(checkpoint.load_metrics_log())) == (3, 1)
+    assert checkpoint.metrics.keys() == {"train_loss", "val_loss"}
+
+
 @pytest.mark.parametrize("options", [[], ["--keep_last", 2]], ids=["single", "history"])
 def test_the_last_step_is_evaluated_by_the_next_run(
     train: Train, at_batch: Any, options: list[object]
