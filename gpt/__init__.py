@@ -15,8 +15,8 @@ gpt/
 ├── fit.py            the training loop, exact across a kill
 ├── checkpoint.py     CheckpointManager: resume, start from another model, or start fresh
 ├── ranks.py          the processes of a run by torchrun: who writes, what they agree on
-├── launcher.py, parallel.py, agreed.py, ranked.py    its parts: where a process stands, gradients
-│                     averaged, the same checkpoint seen by all, lines printed once
+├── launcher.py, exchange.py, parallel.py, agreed.py, ranked.py    its parts: its place,
+│                     what goes to and fro, gradients, the same checkpoint for all, lines said once
 ├── commands.py       errors, warnings and exit codes of the command line
 ├── train.py, generate.py, inspect_model.py     the commands
 └── inferno.txt       sample text: passages of Dante's Inferno (public domain)

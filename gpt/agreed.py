@@ -12,13 +12,17 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ckptstore
 from ckptstore import Checkpoint, NotFoundError
 from gpt.ranks import Ranks
 
-__all__ = ["check_seen", "digest_of", "open_same"]
+if TYPE_CHECKING:
+    from gpt.data import GPTDataLoader
+    from gpt.saves import Saves
+
+__all__ = ["check_same_plan", "check_seen", "digest_of", "open_same"]
 
 Location = str | os.PathLike[str]
 Opened = TypeVar("Opened", bound=Checkpoint | None)
@@ -77,6 +81,40 @@ def check_seen(ranks: Ranks, location: Location) -> bool:
     found = "one" if ranks.first or _is_there(location) else None
     ranks.check_same({f"a checkpoint in {location}": found}, _ADVICE)
     return True
+
+
+def check_same_plan(
+    ranks: Ranks,
+    loader: GPTDataLoader,
+    saves: Saves,
+    max_iters: int,
+    eval_interval: int,
+    eval_iters: int,
+) -> None:
+    """Make sure that all ranks will do the same at the same steps, or one would wait for ever.
+
+    Args:
+        ranks: of the run; each of them calls this.
+        loader: with its data prepared.
+        saves: when this rank saves.
+        max_iters: steps in all.
+        eval_interval: steps between evaluations.
+        eval_iters: batches of each split to evaluate.
+
+    Raises:
+        RankError: they were told other things; on every rank.
+    """
+    ranks.check_same(
+        {
+            "the text": loader.state_dict()["sha256"],
+            "--max_iters": max_iters,
+            "--eval_interval": eval_interval,
+            "--eval_iters": eval_iters,
+            "--save_interval": saves.interval,
+            "--async_saves": saves.background,
+        },
+        "start all ranks with the same command, and the same files",
+    )
 
 
 def _is_there(location: Location) -> bool:

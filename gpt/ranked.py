@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from gpt.commands import Command, Refusal, mapped
-from gpt.ranks import RankError, RankLostError, Ranks, RankStopped
+from gpt.exchange import RankError, RankLostError, RankStopped
+from gpt.ranks import Ranks
 
 __all__ = ["RankedCommand"]
 

@@ -20,38 +20,25 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ckptstore.errors import CkptstoreError
+from gpt.exchange import RankError, RankStopped, gathered, reaching
 from gpt.launcher import LOOKS_EVERY, Launched, end_with_launcher
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["TIMEOUT", "RankError", "RankLostError", "RankStopped", "Ranks"]
+__all__ = ["TIMEOUT", "Ranks"]
 
 TIMEOUT = 600.0
 """Seconds that a rank waits for the others, by default: longer than a save takes."""
 
-_MOST_BYTES = 4 * 2**20  # of what one rank gives to the others at once
 _STORE_TIMEOUT = timedelta(seconds=60)
 _ONE_SECOND = timedelta(seconds=1)
-
-
-class RankError(CkptstoreError):
-    """The ranks of a run do not go together: they see other files, or were told other things."""
-
-
-class RankLostError(RankError):
-    """Another rank has ended, or cannot be reached."""
-
-
-class RankStopped(Exception):  # noqa: N818, for it is no error
-    """A rank ends, in order and before its time; what it said of that is all there is to say."""
 
 
 class Ranks:
@@ -105,7 +92,7 @@ class Ranks:
             torch.cuda.set_device(self._launched.local_rank % gpus)
         # What is agreed on goes over gloo, so that it waits for no GPU. NCCL wants a GPU a rank.
         own = gpus >= self._launched.local_size and distributed.is_nccl_available()
-        with self._reaching():
+        with reaching():
             waits = _STORE_TIMEOUT if self._launched.by_torchrun else self._timeout
             self._store = next(distributed.rendezvous("env://", timeout=waits))[0]
             distributed.init_process_group(
@@ -182,7 +169,7 @@ class Ranks:
             import torch
             from torch import distributed
 
-            with self._reaching():
+            with reaching():
                 distributed.all_reduce(torch.zeros(1))  # NCCL would take a barrier
 
     def broadcast(self, value: Any) -> Any:
@@ -193,7 +180,7 @@ class Ranks:
         """Return what each rank passes, JSON values in the order of the ranks, on every rank."""
         if not self.many:
             return [value]
-        return [json.loads(data) for data in self._gathered(json.dumps(value).encode())]
+        return [json.loads(data) for data in gathered(json.dumps(value).encode())]
 
     def gathered_states(self, state: dict[str, Any]) -> list[dict[str, Any]]:
         """Return each rank's state, in the order of the ranks, on every rank.
@@ -208,8 +195,7 @@ class Ranks:
         packed = io.BytesIO()
         torch.save(state, packed)
         return [
-            torch.load(io.BytesIO(data), weights_only=True)
-            for data in self._gathered(packed.getvalue())
+            torch.load(io.BytesIO(data), weights_only=True) for data in gathered(packed.getvalue())
         ]
 
     def check_same(self, facts: Mapping[str, Any], advice: str) -> None:
@@ -246,11 +232,11 @@ class Ranks:
         from torch import distributed
 
         wanted = torch.tensor([int(asked)], dtype=torch.int32)
-        with self._reaching():
+        with reaching():
             work = distributed.all_reduce(wanted, async_op=True)
 
         def answer() -> bool:
-            with self._reaching():
+            with reaching():
                 work.wait()
             return bool(wanted.item())
 
@@ -276,7 +262,7 @@ class Ranks:
 
     def reaching(self) -> AbstractContextManager[None]:
         """Return a context in which the failure of an exchange with others is a `RankLostError`."""
-        return self._reaching() if self.many else nullcontext()
+        return reaching() if self.many else nullcontext()
 
     # -- saying why ---------------------------------------------------------------------
 
@@ -340,56 +326,6 @@ class Ranks:
 
     def _is_new(self, key: str, count: int) -> bool:
         return self._store.add(f"{key} counted", count) == count
-
-    def _gathered(self, data: bytes) -> list[bytes]:
-        """Return the bytes of every rank."""
-        import torch
-        from torch import distributed
-
-        if len(data) > _MOST_BYTES:
-            raise RankError(
-                f"rank {self.rank} has {len(data):,} bytes to tell the other ranks, and "
-                f"{_MOST_BYTES:,} are the most"
-            )
-        with self._reaching():
-            sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-            distributed.all_gather(sizes, torch.tensor([len(data)]))
-            most = max(int(size) for size in sizes)
-            own = torch.frombuffer(bytearray(data.ljust(most, b"\0")), dtype=torch.uint8)
-            found = [bytearray(most) for _ in range(self.size)]
-            tensors = [torch.frombuffer(memory, dtype=torch.uint8) for memory in found]
-            distributed.all_gather(tensors, own)
-        return [bytes(memory[: int(size)]) for memory, size in zip(found, sizes, strict=True)]
-
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        from torch import distributed
-
-        try:
-            yield
-        except (RuntimeError, distributed.DistError) as error:
-            if not _is_of_exchange(error):
-                raise
-            raise RankLostError(
-                "another rank of this run has ended, or cannot be reached "
-                f"({_first_line(error)}); what was saved is whole: "
-                "give the same command again to go on from there"
-            ) from error
-
-
-def _is_of_exchange(error: Exception) -> bool:
-    """Return whether an error came out of an exchange between ranks."""
-    from torch import distributed
-
-    # gloo has no error of its own, and names itself in each.
-    return isinstance(error, distributed.DistError) or "gloo" in str(error)
-
-
-def _first_line(error: Exception) -> str:
-    """Return what gloo says, without the places in its sources and its advice."""
-    text = str(error).splitlines()[0] if str(error) else repr(error)
-    text = text.partition("] ")[2] if text.startswith("[") else text
-    return text.partition(". This is")[0]
 
 
 def _key(line: str) -> str:

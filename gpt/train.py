@@ -189,6 +189,7 @@ def main(
     Several processes, the ranks, train one model together when torchrun starts them: 'torchrun
     --nproc-per-node 2 -m gpt.train ...'. Each has batches of its own, rank 0 saves.
     """
+    from gpt.agreed import check_same_plan
     from gpt.leaving import Outcome, Stopped, leave_at_once, preemption_of, stopped_by_signals
 
     preemption = None
@@ -200,7 +201,7 @@ def main(
             where = begun.manager.checkpoint_dir
             if ranks.first:
                 saves = replace(saves, keep=_kept(begun.manager), replace=begun.manager.damaged)
-            _check_same(ranks, begun.loader, max_iters, eval_interval, eval_iters, saves)
+            check_same_plan(ranks, begun.loader, saves, max_iters, eval_interval, eval_iters)
             with preemption_of(
                 grace, preemption_file, lambda: _given_up(ranks, outcome, where, grace)
             ) as preemption:
@@ -290,28 +291,6 @@ def _begin(
         _say_what_begins(model, asked, config_file, manager.checkpoint_dir, start_step)
     ranks.part()
     return _Begun(manager, model, optimizer, _loader(model, text), start_step, there)
-
-
-def _check_same(
-    ranks: Ranks,
-    loader: GPTDataLoader,
-    max_iters: int,
-    eval_interval: int,
-    eval_iters: int,
-    saves: Saves,
-) -> None:
-    """Make sure that all ranks will do the same at the same steps, or one would wait for ever."""
-    ranks.check_same(
-        {
-            "the text": loader.state_dict()["sha256"],
-            "--max_iters": max_iters,
-            "--eval_interval": eval_interval,
-            "--eval_iters": eval_iters,
-            "--save_interval": saves.interval,
-            "--async_saves": saves.background,
-        },
-        "start all ranks with the same command, and the same files",
-    )
 
 
 def _end_of(begun: _Begun, outcome: Outcome, max_iters: int, reason: str | None) -> str:

@@ -235,7 +235,7 @@ def _started(training: _Run) -> Iterator[subprocess.Popen[bytes]]:
         process = subprocess.Popen(
             command,
             cwd=training.folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1", _RUN_OF: training.name},
+            env={**os.environ, "OMP_NUM_THREADS": "1", _RUN_OF: _marked(training.name)},
             stdout=stdout,
             stderr=stderr,
         )
@@ -249,7 +249,7 @@ def _started(training: _Run) -> Iterator[subprocess.Popen[bytes]]:
 
 def _processes(name: str) -> list[int]:
     """Return the processes of a run, by the variable that they were started with."""
-    marker = f"{_RUN_OF}={name}\0".encode()
+    marker = f"{_RUN_OF}={_marked(name)}\0".encode()
     found = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
@@ -261,6 +261,10 @@ def _processes(name: str) -> list[int]:
         if there:
             found.append(int(folder.name))
     return found
+
+
+def _marked(name: str) -> str:
+    return f"{name} of {os.getpid()}"  # this benchmark's own, beside another one
 
 
 def _children(process: int) -> list[int]:
