@@ -71,6 +71,12 @@ class StoreReader(StorageReader):
         return self._reader.parts
 
     @property
+    def identity(self) -> str:
+        """Which state it reads: the id of the write that made it; empty without a manifest."""
+        manifest = self.checkpoint.source.manifest
+        return "" if manifest is None else manifest.write_id
+
+    @property
     def checkpoint_id(self) -> str:
         """Where it reads, for torch's own log."""
         return self.checkpoint.location
@@ -91,7 +97,7 @@ class StoreReader(StorageReader):
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
         """Note which state this rank is going to read."""
-        return replace(plan, storage_data=self._identity())
+        return replace(plan, storage_data=self.identity)
 
     def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
         """Make sure that all ranks read one state.
@@ -99,7 +105,7 @@ class StoreReader(StorageReader):
         Raises:
             SupersededError: they opened different ones; nothing was loaded.
         """
-        if any(plan.storage_data != self._identity() for plan in plans):
+        if any(plan.storage_data != self.identity for plan in plans):
             raise SupersededError(
                 f"{self.checkpoint.location} was saved to while the ranks opened it, and they "
                 "would load different states; nothing was loaded, load again"
@@ -162,10 +168,7 @@ class StoreReader(StorageReader):
                 "ckptstore.open"
             )
         self._reader = reader
-
-    def _identity(self) -> str:
-        manifest = self.checkpoint.source.manifest
-        return "" if manifest is None else manifest.write_id
+        self._chunks: dict[int, dict[tuple[int, ...], Chunk]] = {}
 
     def _by_fqn(self) -> dict[str, Tensor | Value]:
         found: dict[str, Tensor | Value] = {}
@@ -180,9 +183,11 @@ class StoreReader(StorageReader):
 
     def _chunk(self, tensor: Tensor, item: ReadItem) -> Chunk:
         wanted = tuple(item.storage_index.offset or (0,) * len(tensor.shape))
-        for chunk in tensor.chunks:
-            if chunk.offsets == wanted:
-                return chunk
+        if id(tensor) not in self._chunks:
+            self._chunks[id(tensor)] = {chunk.offsets: chunk for chunk in tensor.chunks}
+        found = self._chunks[id(tensor)].get(wanted)
+        if found is not None:
+            return found
         raise CorruptionError(
             f"{self.checkpoint.location} has no chunk of {item.storage_index.fqn!r} at "
             f"{list(wanted)}; load it with the metadata that this reader gives"

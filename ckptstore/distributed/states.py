@@ -27,6 +27,7 @@ from ckptstore.errors import (
     CkptstoreError,
     ConflictError,
     NotFoundError,
+    StorageError,
     SupersededError,
     UnsupportedError,
 )
@@ -105,7 +106,7 @@ def save_sharded(
         small_view=small_view,
         storage_options=storage_options,
     )
-    with _our_errors(), _alone(), writer:
+    with _our_errors(writer), _alone(), writer:
         save(whole, storage_writer=writer, process_group=process_group)
     return writer.checkpoint
 
@@ -147,7 +148,9 @@ def load_sharded(
         CorruptionError, UnsafeError, SupersededError, StorageError: see `Checkpoint.load_model`.
     """
     for _ in range(_TRIES):
-        reader = StoreReader(location, step, storage_options=storage_options)
+        reader = _opened_by_all(location, step, storage_options, process_group)
+        if reader is None:
+            continue
         if optimizer is not None and not reader.checkpoint.has_optimizer:
             raise NotFoundError(
                 f"{reader.checkpoint.location} has no optimizer; load without optimizer=, and "
@@ -193,28 +196,78 @@ def _taken(whole: dict[str, Any], at: tuple[str, ...], like: Mapping[str, Any]) 
     return whole
 
 
+def _opened_by_all(
+    location: Location,
+    step: int | None,
+    options: Mapping[str, Any] | None,
+    group: dist.ProcessGroup | None,
+) -> StoreReader | None:
+    """Return a reader of the state that all ranks have opened; None where these were different.
+
+    Raises:
+        CkptstoreError: a rank could not open it; each raises its own error, or that of another.
+    """
+    reader, failed = None, None
+    try:
+        reader = StoreReader(location, step, storage_options=options)
+    except CkptstoreError as error:
+        failed = error
+    if _in_a_group():
+        # So that nobody waits for a rank that has given up already.
+        told: list[Any] = [None] * dist.get_world_size(group)
+        own = (None if reader is None else reader.identity, failed)
+        dist.all_gather_object(told, own, group=group)
+        others = [error for _, error in told if error is not None]
+        failed = failed or (others[0] if others else None)
+        if failed is None and len({identity for identity, _ in told}) > 1:
+            return None
+    if failed is not None:
+        raise failed
+    return reader
+
+
+def _in_a_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
 @contextmanager
-def _our_errors() -> Iterator[None]:
-    """Raise the error of ours that a rank had, for torch's that tells of it."""
+def _our_errors(writer: StoreWriter | None = None) -> Iterator[None]:
+    """Raise an error of ours for one of torch's: the one that a rank had, where there is one.
+
+    Args:
+        writer: what was to save; None where something was to be loaded.
+    """
     try:
         yield
     except CheckpointException as error:
-        causes = [failure[0] for _, failure in sorted(error.failures.items())]
-        ours = [cause for cause in causes if isinstance(cause, CkptstoreError)]
+        causes = {rank: failure[0] for rank, failure in sorted(error.failures.items())}
+        ours = [cause for cause in causes.values() if isinstance(cause, CkptstoreError)]
         if ours:
             raise ours[0] from error
-        first = (str(causes[0]).splitlines() or [type(causes[0]).__name__])[0] if causes else ""
-        ranks = ", ".join(map(str, sorted(error.failures)))
+        rank, cause = next(iter(causes.items()))
+        first = (str(cause).splitlines() or [type(cause).__name__])[0]
+        told = "what was to be loaded into differs from what is there; its names and shapes have "
+        told += "to be those of the save"
         raise UnsupportedError(
-            f"rank {ranks}: {first or 'failed'}; nothing was committed, and what was to be loaded "
-            "does not fit what is there"
+            f"rank {rank}: {first}; {told if writer is None else 'nothing was committed'}"
+        ) from error
+    except RuntimeError as error:
+        # What a rank raises itself comes as the above; this is of the connection between them.
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        committed = False if writer is None else writer.committed
+        known = {True: "was committed", False: "was not committed", None: "may be committed"}
+        state = "nothing was changed" if writer is None else f"the save {known[committed]}"
+        raise StorageError(
+            f"the ranks lost each other ({first[:200]}); {state}: start them again, and open the "
+            "location to see what it holds",
+            committed=committed,
         ) from error
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
     """Let torch be quiet about there being one process, where there is no group."""
-    if dist.is_available() and dist.is_initialized():
+    if _in_a_group():
         yield
         return
     with warnings.catch_warnings():

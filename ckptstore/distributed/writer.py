@@ -32,7 +32,7 @@ from ckptstore.commit.joint import Joint, Share
 from ckptstore.commit.save import Save
 from ckptstore.distributed.gathered import gathered
 from ckptstore.distributed.places import Place, Places, found_places
-from ckptstore.errors import UnsupportedError
+from ckptstore.errors import CkptstoreError, UnsupportedError
 from ckptstore.formats.base import Files
 from ckptstore.formats.sharded import ShardedFormat
 from ckptstore.formats.sharding import file_name
@@ -79,6 +79,7 @@ class StoreWriter(StorageWriter):
 
     Attributes:
         checkpoint: a handle on what was committed, on the coordinator; None before, and elsewhere.
+        committed: whether the save is committed, once it is over; None where this rank cannot know.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class StoreWriter(StorageWriter):
     ) -> None:
         super().__init__()
         self.checkpoint: Checkpoint | None = None
+        self.committed: bool | None = False
         self._location = location
         self._keep = keep
         self._options = storage_options
@@ -159,6 +161,7 @@ class StoreWriter(StorageWriter):
             )
         self._is_coordinator = is_coordinator
         self._joint = self._share = self.checkpoint = None
+        self.committed = False if is_coordinator else None
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         """Leave the plan as it is."""
@@ -259,7 +262,13 @@ class StoreWriter(StorageWriter):
         self._share = (
             None  # From here on the files of all are for the joint to remove, or to leave.
         )
-        state = joint.commit(entries, write)
+        self.committed = None
+        try:
+            state = joint.commit(entries, write)
+        except CkptstoreError as error:
+            self.committed = error.committed
+            raise
+        self.committed = True
         self.checkpoint = open_state(self._opened()._storage, state)
 
     @classmethod

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 import ckptstore
 from ckptstore import Keep
 from ckptstore.distributed import StoreReader, StoreWriter, load_sharded, save_sharded
+from ckptstore.errors import NotFoundError, StorageError
 
 
 class Application:
@@ -149,6 +150,14 @@ def load(folder: Path, servers: dict[str, Any]) -> None:
     dcp.load({"model": {"square": cut}}, storage_reader=StoreReader(folder / "grid"))
     assert torch.equal(cut.full_tensor(), torch.arange(42.0).reshape(7, 6))
 
+    # What one rank cannot open, nobody waits for.
+    told = None
+    try:
+        load_sharded(folder / ("nothing" if dist.get_rank() else "disk"), model=model)
+    except NotFoundError as error:
+        told = error
+    assert told is not None
+
     # The optimizer goes on as it would have.
     on, on_optimizer = made(2, steps=0)
     load_sharded(folder / "disk", model=on, optimizer=on_optimizer)
@@ -170,7 +179,10 @@ def die(folder: Path, servers: dict[str, Any]) -> None:
     model, optimizer = made(2)
     if rank == int(who):
         _die_at(when)
-    save_sharded(url, model=model, optimizer=optimizer, step=2, storage_options=options)
+    try:
+        save_sharded(url, model=model, optimizer=optimizer, step=2, storage_options=options)
+    except StorageError as error:
+        raise SystemExit(f"rank {rank} was told: {error.committed}") from error
 
 
 def _die_at(when: str) -> None:

@@ -116,14 +116,18 @@ def test_everybody_reads_what_four_saved(saved, places):
 
 
 @pytest.mark.parametrize(
-    ("who", "when", "step"),
-    [("1", "after-write", 1), ("0", "after-manifest", 2)],
+    ("who", "when", "step", "told"),
+    [
+        ("1", "after-write", 1, "rank 0 was told: False"),
+        ("0", "after-manifest", 2, "rank 1 was told: None"),
+    ],
 )
-def test_a_rank_that_is_killed_leaves_the_old_state_or_the_new(tmp_path, who, when, step):
+def test_a_rank_that_is_killed_leaves_the_old_state_or_the_new(tmp_path, who, when, step, told):
     codes, said = killed_at(tmp_path, who, when)
 
     assert -signal.SIGKILL in codes, said[-2000:]
     assert 0 not in codes, said[-2000:]
+    assert told in said
     checkpoint = ckptstore.open(tmp_path / f"{who}-{when}")
     assert checkpoint.step == step, said[-5000:]
     assert checkpoint.verify().sound
