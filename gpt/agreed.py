@@ -111,6 +111,7 @@ def check_same_plan(
             "--eval_interval": eval_interval,
             "--eval_iters": eval_iters,
             "--save_interval": saves.interval,
+            "--save_overhead": saves.overhead,
             "--async_saves": saves.background,
         },
         "start all ranks with the same command, and the same files",

@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ckptstore
@@ -14,6 +15,8 @@ from ckptstore import (
     CorruptionError,
     Keep,
     NotFoundError,
+    Store,
+    Tier,
     UnsafeError,
 )
 from gpt import bundle, matching
@@ -40,6 +43,9 @@ class CheckpointManager:
         base_dir: a path or any URL, such as ``s3://bucket/checkpoints``.
         fallback: where the newest state is damaged, take the newest that is sound, with a warning;
             everything that is opened is then read once more, to prove it.
+        tier: where models are copied to, once they are saved; this one goes below its location, by
+            its name. ``base_dir`` is then a folder of this machine, and what is opened is the
+            tier's where that has a higher step, or the folder has none.
         keep: makes a training's location a history, and says which steps stay. None goes on with
             what is there: a history, of which all steps stay then, or a single checkpoint.
         ranks: of the run, connected: all begin with the state that rank 0 opens. One process by
@@ -49,6 +55,7 @@ class CheckpointManager:
         checkpoint_dir: where the checkpoint is: a single one, a history, or both, of which the
             higher step is the newest.
         keep: as given.
+        tier: of this model; None for nowhere.
         damaged: the steps of a history that were passed over as damaged; a training may replace
             them.
         removed: the steps that were removed to go back.
@@ -64,11 +71,15 @@ class CheckpointManager:
         *,
         fallback: bool = False,
         keep: Keep | None = None,
+        tier: Tier | None = None,
         ranks: Ranks | None = None,
     ) -> None:
         self.model_name = _plain("model_name", model_name)
         self.base_dir = os.fspath(base_dir)
         self.keep = keep
+        self.tier = None
+        if tier is not None:
+            self.tier = replace(tier, location=_join(os.fspath(tier.location), model_name))
         self.damaged: frozenset[int] = frozenset()
         self.removed: tuple[int, ...] = ()
         self._fallback = fallback
@@ -212,8 +223,15 @@ class CheckpointManager:
         return model
 
     def _open(self, legacy_filename: str | None, fallback: bool) -> Checkpoint:
-        file = self.get_path(legacy_filename) if legacy_filename else self.checkpoint_dir
-        return ckptstore.open(file, fallback=fallback)
+        if legacy_filename:
+            return ckptstore.open(self.get_path(legacy_filename), fallback=fallback)
+        return self._store().open(fallback=fallback)
+
+    def _store(self) -> Store:
+        """Return what the checkpoint is opened from; it copies nothing."""
+        # Whether it is a history, which alone can keep steps, is known when a training saves.
+        tier = None if self.tier is None else replace(self.tier, uploader="none", keep=None)
+        return Store(self.checkpoint_dir, tier=tier)
 
     def _there(self, *, fallback: bool) -> Checkpoint | None:
         try:
@@ -221,7 +239,7 @@ class CheckpointManager:
         except NotFoundError:
             # An absent bucket is not an absent checkpoint: looking once more tells them apart,
             # before anybody trains for hours towards a save that cannot succeed.
-            ckptstore.Store(self.checkpoint_dir).steps()
+            self._store().steps()
             return None
 
     def _begin(self, from_step: int | None) -> Checkpoint | None:
@@ -229,24 +247,23 @@ class CheckpointManager:
         if from_step is not None:
             if self._fallback:
                 raise ValueError("from_step and fallback exclude each other: the step is named")
-            return ckptstore.open(self.checkpoint_dir, step=from_step)
+            return self._store().open(from_step)
         checkpoint = self._there(fallback=self._fallback)
         if checkpoint is not None and checkpoint.passed_over:
-            ckptstore.open(self.checkpoint_dir)  # What nobody can read stops every save.
+            self._store().open()  # What nobody can read stops every save.
             steps = (state.step for state in checkpoint.passed_over)
             self.damaged = frozenset(step for step in steps if step is not None)
         return checkpoint
 
     def _remove_later(self, step: int) -> None:
-        store = ckptstore.Store(self.checkpoint_dir)
-        there = store.steps()
-        if step in there:
+        store = self._store()
+        try:
             self.removed = store.rewind(step)
-            return
-        # It is the single checkpoint, and a history may have gone on beside it.
-        self.removed = tuple(known for known in there if known > step)
-        for known in reversed(self.removed):
-            store.remove(known)
+        except NotFoundError:
+            # It is the single checkpoint, and a history may have gone on beside it.
+            self.removed = tuple(known for known in store.steps() if known > step)
+            for known in reversed(self.removed):
+                store.remove(known)
 
     def _model_of(
         self,

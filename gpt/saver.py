@@ -24,7 +24,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ckptstore import Keep, Preemption, Store, UnsupportedError
+from ckptstore import Keep, Preemption, Store, Tier, UnsupportedError
 from gpt import bundle
 from gpt.agreed import check_seen
 from gpt.leaving import Outcome, Stopped
@@ -44,13 +44,17 @@ __all__ = ["Saver", "keep_of", "open_store"]
 
 Location = str | os.PathLike[str]
 
+_TO_END = 1.0
+"""Seconds of the budget that the end of the process may need."""
 
-def keep_of(location: Location, keep: Keep | None) -> Keep | None:
+
+def keep_of(location: Location, keep: Keep | None, tier: Tier | None = None) -> Keep | None:
     """Return what a training at a location keeps: what is asked for, or what is there.
 
     Args:
         location: any.
         keep: what is asked for.
+        tier: where it is copied to; what is there counts where the location has nothing.
 
     Returns:
         None for a single checkpoint; where the newest state is a step, and nothing else is asked
@@ -59,6 +63,8 @@ def keep_of(location: Location, keep: Keep | None) -> Keep | None:
     if keep is not None:
         return keep
     store = Store(location)
+    if tier is not None and not store.steps() and not store.generations():
+        store = Store(tier.location, storage_options=tier.storage_options)
     if not store.steps():
         return None
     if store.generations() and store.open().generation is not None:
@@ -66,9 +72,9 @@ def keep_of(location: Location, keep: Keep | None) -> Keep | None:
     return Keep()
 
 
-def open_store(location: Location, keep: Keep | None) -> Store:
+def open_store(location: Location, keep: Keep | None, tier: Tier | None = None) -> Store:
     """Return the store that a training saves into."""
-    return Store(location, keep=keep_of(location, keep))
+    return Store(location, keep=keep_of(location, keep, tier), tier=tier)
 
 
 class Saver:
@@ -111,7 +117,7 @@ class Saver:
         self._is_seen = not ranks.many  # whether all ranks see what it saved
         self._store = None
         if location is not None and ranks.first:
-            self._store = open_store(location, saves.keep)
+            self._store = open_store(location, saves.keep, saves.tier)
         self._pace: Pace | None = None
         if saves.overhead is not None and self._store is not None:
             # An optimizer of this family keeps two numbers beside each weight.
@@ -120,6 +126,7 @@ class Saver:
         self._prepared = location is None or not saves.background
         self._under_way: tuple[int, Future[Any]] | None = None
         self._failed: BaseException | None = None
+        self._preemption: Preemption | None = None
 
     def __enter__(self) -> Saver:
         return self
@@ -132,7 +139,12 @@ class Saver:
     ) -> None:
         if self._store is None or isinstance(value, Stopped):
             return  # Who stops it at once waits for nothing, and the process ends.
-        self._store.__exit__(kind, value, traceback)
+        if self._preemption is not None and kind is None:
+            # What is not copied to the tier by then is copied by the next run.
+            left = self._preemption.remaining() or 0.0
+            self._store.close(timeout=max(0.0, left - _TO_END))
+        else:
+            self._store.__exit__(kind, value, traceback)
         self._settle()
         if self._pace is not None:
             self._pace.say_total()
@@ -233,6 +245,7 @@ class Saver:
             CkptstoreError: the save failed.
         """
         states = self._states(unevaluated=unevaluated)
+        self._preemption = preemption
         if self._store is None or self._outcome.saved == step:
             return
         self._say(

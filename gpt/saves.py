@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from ckptstore import Keep
+from ckptstore import Keep, Tier
 
 __all__ = ["Saves", "save_options"]
 
@@ -29,6 +29,7 @@ class Saves:
         keep: makes the location a history, and says which steps stay; None goes on with what is
             there: a history, of which all steps stay, or a single checkpoint.
         background: save while training goes on.
+        tier: where what is saved is copied to, in the background; None for nowhere.
         overhead: instead of an interval, the share of the training's time that saves may stall
             it, such as 0.02; see `gpt.pace`.
         clock: tells seconds, for that.
@@ -42,6 +43,7 @@ class Saves:
     overhead: float | None = None
     clock: Callable[[], float] = time.monotonic
     replace: Collection[int] = ()
+    tier: Tier | None = None
 
 
 class _Share(click.ParamType):
@@ -94,6 +96,24 @@ _OPTIONS = (
         help="Keep a history, and of it the step with the lowest of these; val_loss if not said.",
     ),
     click.option(
+        "--tier",
+        metavar="LOCATION",
+        help="Where models are copied to while training goes on, such as s3://bucket/checkpoints; "
+        "base_dir is then a folder of this machine.",
+    ),
+    click.option(
+        "--tier_keep_last",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Keep the last N steps of the history in the tier; by default all that were copied.",
+    ),
+    click.option(
+        "--tier_keep_every",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Keep the steps of the history in the tier that are a multiple of N.",
+    ),
+    click.option(
         "--async_saves", is_flag=True, help="Save in the background, while training goes on."
     ),
 )
@@ -111,6 +131,9 @@ def save_options(command: Callable[..., None]) -> Callable[..., None]:
         keep_every: int | None,
         keep_best: str | None,
         async_saves: bool,
+        tier: str | None,
+        tier_keep_last: int | None,
+        tier_keep_every: int | None,
         **others: Any,
     ) -> None:
         if save_overhead is not None:
@@ -120,7 +143,14 @@ def save_options(command: Callable[..., None]) -> Callable[..., None]:
             keep = Keep(last=keep_last, every=keep_every, best=keep_best)
         if keep_best and save_interval:
             _say_what_is_measured(save_interval, others["eval_interval"])
-        command(saves=Saves(save_interval, keep, async_saves, save_overhead), **others)
+        saves = Saves(
+            save_interval,
+            keep,
+            async_saves,
+            save_overhead,
+            tier=_tier(tier, tier_keep_last, tier_keep_every),
+        )
+        command(saves=saves, **others)
 
     for option in reversed(_OPTIONS):
         with_saves = option(with_saves)
@@ -136,6 +166,14 @@ def _check_chosen(save_interval: int | None, keep_every: int | None) -> None:
             "--keep_every keeps multiples of a number of steps, and --save_overhead chooses the "
             "steps that are saved; keep some with --keep_last"
         )
+
+
+def _tier(location: str | None, last: int | None, every: int | None) -> Tier | None:
+    if location is None:
+        if last or every:
+            raise click.UsageError("--tier_keep_last and --tier_keep_every need --tier LOCATION")
+        return None
+    return Tier(location, keep=Keep(last=last, every=every) if last or every else None)
 
 
 def _say_what_is_measured(save_interval: int, eval_interval: int) -> None:

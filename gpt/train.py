@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpt.beginning import begin, kept
 from gpt.commands import (
     SEED,
     base_dir,
-    clean,
     fallback,
     kinds,
     model_name,
     models,
     tokenizer_options,
 )
-from gpt.config_options import config_of, config_options, fields_of, only
+from gpt.config_options import config_options
 from gpt.ranked import RankedCommand
 from gpt.ranks import TIMEOUT
 from gpt.saves import save_options
 
 if TYPE_CHECKING:
-    import torch
-
-    from ckptstore import Keep
-    from gpt.checkpoint import CheckpointManager
-    from gpt.data import GPTDataLoader
+    from gpt.beginning import Begun
     from gpt.leaving import Outcome
-    from gpt.model import GPT
     from gpt.ranks import Ranks
     from gpt.saves import Saves
 
@@ -196,11 +191,16 @@ def main(
     has_ended = False
     with stopped_by_signals():
         try:
-            begun = _begin(ranks, keep=saves.keep, **beginning)
+            begun = begin(ranks, keep=saves.keep, tier=saves.tier, **beginning)
             outcome = Outcome(begun.start_step, begun.start_step if begun.is_resumed else None)
             where = begun.manager.checkpoint_dir
             if ranks.first:
-                saves = replace(saves, keep=_kept(begun.manager), replace=begun.manager.damaged)
+                saves = replace(
+                    saves,
+                    keep=kept(begun.manager),
+                    replace=begun.manager.damaged,
+                    tier=begun.manager.tier,
+                )
             check_same_plan(ranks, begun.loader, saves, max_iters, eval_interval, eval_iters)
             with preemption_of(
                 grace, preemption_file, lambda: _given_up(ranks, outcome, where, grace)
@@ -228,72 +228,7 @@ def main(
                 ranks.stop()
 
 
-@dataclass
-class _Begun:
-    """A training that can begin."""
-
-    manager: CheckpointManager
-    model: GPT
-    optimizer: torch.optim.Optimizer
-    loader: GPTDataLoader
-    start_step: int
-    is_resumed: bool
-
-
-def _begin(
-    ranks: Ranks,
-    *,
-    model_name: str,
-    base_dir: str,
-    input_file: Path,
-    tokenization: str | None,
-    tokenizer_options: dict[str, str],
-    init_from_model: str | None,
-    config_file: Path | None,
-    learning_rate: float | None,
-    seed: int | None,
-    from_step: int | None,
-    fresh_optimizer: bool,
-    carry_vocabulary: bool,
-    fallback: bool,
-    keep: Keep | None,
-    **fields: Any,
-) -> _Begun:
-    from gpt.checkpoint import TAKEN_ON_RESUME, CheckpointManager
-
-    given = {name: value for name, value in fields.items() if value is not None}
-    filed = fields_of(config_file)
-    asked = {**filed, **given}
-    ranks.seed(seed)
-    text = _text(input_file)
-    manager = CheckpointManager(model_name, base_dir, fallback=fallback, keep=keep, ranks=ranks)
-    there = ranks.broadcast(manager.exists() if ranks.first else None)
-    if there or init_from_model is not None:
-        # Only what is used is checked: the rest is the checkpoint's.
-        filed = {} if there else only(TAKEN_ON_RESUME, filed)
-        given = only(TAKEN_ON_RESUME, given)
-    model, optimizer, start_step = manager.initialize_for_training(
-        config_of(filed, given),
-        tokenization,
-        text,
-        learning_rate,
-        init_from_model,
-        fresh_optimizer=fresh_optimizer,
-        taken_on_resume=[name for name in TAKEN_ON_RESUME if name in given],
-        tokenizer_options=tokenizer_options,
-        from_step=from_step,
-    )
-    if carry_vocabulary:
-        model.vocabulary.carry()
-    if manager.removed:
-        click.echo(f"went back to step {from_step}: removed {_steps(manager.removed)}")
-    if ranks.first:
-        _say_what_begins(model, asked, config_file, manager.checkpoint_dir, start_step)
-    ranks.part()
-    return _Begun(manager, model, optimizer, _loader(model, text), start_step, there)
-
-
-def _end_of(begun: _Begun, outcome: Outcome, max_iters: int, reason: str | None) -> str:
+def _end_of(begun: Begun, outcome: Outcome, max_iters: int, reason: str | None) -> str:
     """Return the line with which a training ends."""
     where = begun.manager.checkpoint_dir
     if reason is not None and outcome.step == begun.start_step < max_iters:
@@ -318,59 +253,6 @@ def _given_up(ranks: Ranks, outcome: Outcome, where: str, grace: float) -> str:
     is_missing = outcome.saved != outcome.step
     missing = f"step {outcome.step} is not saved" if is_missing else "the training has not ended"
     return f"the {grace:g} s of --grace are over, and {missing} in {where}; {newest}"
-
-
-def _kept(manager: CheckpointManager) -> Keep | None:
-    """Return what is kept of a history; say so where nobody asked for it."""
-    from gpt.saver import keep_of
-
-    keep = keep_of(manager.checkpoint_dir, manager.keep)
-    if keep is not None and manager.keep is None:
-        click.echo("going on with a history: every step stays (--keep_last N keeps fewer)")
-    return keep
-
-
-def _steps(steps: tuple[int, ...]) -> str:
-    return f"step{'s' if len(steps) > 1 else ''} {', '.join(map(str, steps))}"
-
-
-def _loader(model: GPT, text: str) -> GPTDataLoader:
-    from gpt.data import GPTDataLoader
-
-    loader = GPTDataLoader(model.config, model)
-    loader.prepare_data(text)
-    return loader
-
-
-def _text(input_file: Path) -> str:
-    try:
-        return input_file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{input_file} is not UTF-8 text: {error}") from error
-
-
-def _say_what_begins(
-    model: GPT,
-    asked: dict[str, Any],
-    config_file: Path | None,
-    where: str,
-    start_step: int,
-) -> None:
-    for name in ("block_size", "n_embd", "n_head", "n_layer", "bias"):
-        there = getattr(model.config, name)
-        if name in asked and asked[name] != there:
-            click.echo(f"{name} stays {there}, as in the checkpoint, not {asked[name]}", err=True)
-    vocab_size = asked.get("vocab_size", model.config.vocab_size)
-    if vocab_size != model.config.vocab_size:
-        click.echo(
-            f"vocab_size is {model.config.vocab_size} for the {model.token_kind!r} tokenizer, "
-            f"not {vocab_size} as in {config_file}",
-            err=True,
-        )
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    begin = f"going on at step {start_step}" if start_step else "starting"
-    kind = clean(model.token_kind)
-    click.echo(f"{begin}: {parameters:,} parameters, {kind} tokenizer, {where}")
 
 
 if __name__ == "__main__":
