@@ -20,7 +20,7 @@ from benchmarks.runs.counting import Counts
 
 counts = Counts("history")
 chance = random.Random(3)
-history.run(8, chance, counts, lambda event: None, storages={"local": 1.0})
+history.run(5, chance, counts, lambda event: None, storages={"local": 1.0})
 print(json.dumps({"rows": counts.rows, "found": counts.found}))
 """
 
@@ -34,7 +34,7 @@ def test_trainings_that_are_killed_go_on_from_the_newest_step_and_lose_none() ->
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
     assert counts["found"] == []
-    assert counts["rows"]["deaths"] == 8
-    assert counts["rows"]["resumed"] >= 5
-    assert counts["rows"]["saves acknowledged"] > 5
+    assert counts["rows"]["deaths"] == 5
+    assert counts["rows"]["resumed"] >= 2
+    assert counts["rows"]["saves acknowledged"] > 2
     assert counts["rows"]["MB that were there already"] > counts["rows"].get("MB written", 0)
