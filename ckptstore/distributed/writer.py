@@ -33,15 +33,14 @@ from ckptstore.commit.save import Save
 from ckptstore.distributed.gathered import gathered
 from ckptstore.distributed.places import Place, Places, found_places
 from ckptstore.errors import CkptstoreError, UnsupportedError
-from ckptstore.formats.base import Files
+from ckptstore.formats.base import Files, NewFiles
 from ckptstore.formats.sharded import ShardedFormat
 from ckptstore.formats.sharding import file_name
-from ckptstore.formats.shards import SHARDS, chunk_name, dumped, parsed
+from ckptstore.formats.shards import SHARDS, chunk_name, text_of
 from ckptstore.keep import Keep
 from ckptstore.opening import Location, open_state
 from ckptstore.saving import contents_of, index, numbers
 from ckptstore.store import Store
-from ckptstore.texts import dump_json
 from ckptstore.tokenizers.base import Tokenizer
 
 __all__ = ["StoreWriter"]
@@ -247,21 +246,17 @@ class StoreWriter(StorageWriter):
         joint, self._joint = self._joint, None
         if joint is None:
             raise UnsupportedError("finish was called before the save began; use dcp.save")
-        texts = dict(self._texts)
         held = {r.index: r.storage_data for one in results for r in one}
-        parts = gathered(metadata, held, self._places)
         entries = [data["entries"] for data in held.values() if "entries" in data]
+        parts = gathered(metadata, held, self._places)
+        texts = {**self._texts, SHARDS: text_of(parts)}
 
-        def write(files: Any) -> None:
-            # What is written is read back first, so that nothing is committed that none can open.
-            text = dump_json(dumped(parts))
-            parsed(json.loads(text), SHARDS)
-            for name, value in {**texts, SHARDS: text}.items():
-                files.write_text(name, value)
+        def write(files: NewFiles) -> None:
+            for name, text in texts.items():
+                files.write_text(name, text)
 
-        self._share = (
-            None  # From here on the files of all are for the joint to remove, or to leave.
-        )
+        # From here on the files of all ranks are for the joint to remove, or to leave.
+        self._share = None
         self.committed = None
         try:
             state = joint.commit(entries, write)

@@ -24,10 +24,10 @@ from ckptstore.formats.bundle_texts import CONFIG, METRICS, TOKENIZER, TRAINING,
 from ckptstore.formats.nesting import nested, whole_keys
 from ckptstore.formats.sharding import cut, write_files
 from ckptstore.formats.shardreading import ShardFiles
-from ckptstore.formats.shards import MODEL, OPTIMIZER, SHARDS, Part, Path, Tensor, dumped, parsed
+from ckptstore.formats.shards import MODEL, OPTIMIZER, SHARDS, Part, Path, Tensor, parsed, text_of
 from ckptstore.manifest import TensorInfo
 from ckptstore.structure import Structure
-from ckptstore.texts import dump_json, parse_json, parse_json_lines
+from ckptstore.texts import parse_json, parse_json_lines
 from ckptstore.tokenizers.files import carried_in, check_files
 
 __all__ = ["ShardedFormat", "ShardedReader"]
@@ -71,7 +71,7 @@ class ShardedFormat(Format):
         texts, log = self.texts_of(contents), log_of(contents)
         check_files(contents.tokenizer_files, contents.tokenizer_state)
         parts, new = cut(contents)
-        texts[SHARDS] = dump_json(dumped(parts))
+        texts[SHARDS] = text_of(parts)
         for file, text in texts.items():
             files.write_text(file, text)
         for file, data in {**({METRICS: log} if log else {}), **contents.tokenizer_files}.items():

@@ -15,7 +15,7 @@ from typing import Any
 from ckptstore.errors import UnsupportedError
 from ckptstore.formats.base import Contents, NewFiles
 from ckptstore.formats.nesting import framed
-from ckptstore.formats.shards import MODEL, OPTIMIZER, Chunk, Part, Path, Tensor, Value
+from ckptstore.formats.shards import DTYPES, MODEL, OPTIMIZER, Chunk, Part, Path, Tensor, Value
 from ckptstore.later import Later
 from ckptstore.ptfile import ITEMSIZES
 
@@ -211,7 +211,7 @@ def _form(value: Any) -> tuple[str, tuple[int, ...]] | None:
     if not hasattr(value, "untyped_storage") or not tensors.is_plain(value):
         return None
     dtype = str(value.dtype).removeprefix("torch.")
-    if dtype not in ITEMSIZES:
+    if dtype not in DTYPES:
         return None
     return dtype, tuple(value.shape)
 

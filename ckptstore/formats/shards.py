@@ -18,13 +18,15 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from ckptstore.errors import CorruptionError, UnsupportedError
+from ckptstore.errors import CorruptionError, UnsafeError, UnsupportedError
 from ckptstore.formats.covering import check_covered
 from ckptstore.manifest import MANIFEST, TensorInfo, plain_name
 from ckptstore.ptfile import ITEMSIZES
 from ckptstore.ptfile.stubs import PACKED
+from ckptstore.texts import dump_json
 
 __all__ = [
+    "DTYPES",
     "MODEL",
     "OPTIMIZER",
     "SHARDS",
@@ -36,6 +38,7 @@ __all__ = [
     "chunk_name",
     "dumped",
     "parsed",
+    "text_of",
 ]
 
 SHARDS = "shards.json"
@@ -44,6 +47,10 @@ _VERSION = 1
 _MOST_DEPTH, _MOST_LETTERS, _MOST_DIMENSIONS = 64, 4096, 64
 _MOST = 2**63 - 1
 _SLICE = re.compile(r"(\d{1,19}):(\d{1,19})")
+
+# Those of dense tensors that torch can copy; the others stay values.
+_SMALL = {f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8)}
+DTYPES = frozenset(d for d in {*ITEMSIZES} - {*PACKED} - _SMALL if not d.startswith("q"))
 
 Path = tuple["str | int", ...]
 
@@ -134,6 +141,23 @@ def chunk_name(offsets: Sequence[int], sizes: Sequence[int]) -> str:
 def dumped(parts: Mapping[str, Part]) -> dict[str, Any]:
     """Return the JSON object that says where all is."""
     return {"shards": _VERSION, "parts": {name: _dump(part) for name, part in parts.items()}}
+
+
+def text_of(parts: Mapping[str, Part]) -> str:
+    """Return shards.json, once it is sure that everybody can read it back.
+
+    Raises:
+        UnsupportedError: nobody could: a name is too long, for instance.
+    """
+    raw = dumped(parts)
+    text = dump_json(raw)
+    try:
+        parsed(raw, f"the new {SHARDS}")
+    except (CorruptionError, UnsafeError) as error:
+        raise UnsupportedError(
+            f"this cannot be saved, for nobody could open it: {error}"
+        ) from error
+    return text
 
 
 def _dump(part: Part) -> dict[str, Any]:
@@ -231,7 +255,7 @@ def _form(tensor: Tensor) -> tuple[Any, ...]:
 def _load_tensor(name: str, raw: Mapping[str, Any], where: str) -> Tensor:
     shape = tuple(map(_count, _list(raw["shape"])))
     dtype = _text(raw["dtype"])
-    if dtype not in ITEMSIZES or dtype in PACKED or dtype.startswith("q"):
+    if dtype not in DTYPES:
         raise ValueError(f"{name!r} has the dtype {dtype!r}, which is unknown")
     if len(shape) > _MOST_DIMENSIONS or prod(shape) * ITEMSIZES[dtype] > _MOST:
         raise ValueError(f"{name!r} has a shape that no tensor can have")

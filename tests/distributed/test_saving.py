@@ -161,6 +161,16 @@ def test_a_chunk_that_nobody_wrote_is_not_committed(tmp_path, ranks):
         writers[0].finish(chosen.metadata(), [results[0][:1], results[1]])
 
 
+def test_what_nobody_could_open_is_not_committed(tmp_path, ranks):
+    flat = {**ranks.state(1), f"model.{'w' * 5000}": torch.zeros(2)}
+
+    with pytest.raises(UnsupportedError, match="nobody could open it"):
+        ranks.Ranks(flat, 2).save(tmp_path / "one")
+    with pytest.raises(UnsupportedError, match="nobody could open it"):
+        ckptstore.save(tmp_path / "two", model={"w" * 5000: torch.zeros(2)}, format="sharded")
+    assert [*tmp_path.rglob("*.pt")] == []
+
+
 def test_what_belongs_to_another_save_is_not_committed(tmp_path, ranks):
     chosen = ranks.Ranks(ranks.state(1), 2)
     both = [[StoreWriter(tmp_path / "one") for _ in range(2)] for _ in range(2)]
