@@ -14,15 +14,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
-from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItem, WriteItemType
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItemType
 from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 from torch.futures import Future
 
@@ -31,12 +29,13 @@ from ckptstore.checkpoint import Checkpoint
 from ckptstore.commit.joint import Joint, Share
 from ckptstore.commit.save import Save
 from ckptstore.distributed.gathered import gathered
-from ckptstore.distributed.places import Place, Places, found_places
+from ckptstore.distributed.items import Placed, placed_items, resolved
+from ckptstore.distributed.places import Places, found_places
 from ckptstore.errors import CkptstoreError, UnsupportedError
 from ckptstore.formats.base import Files, NewFiles
 from ckptstore.formats.sharded import ShardedFormat
 from ckptstore.formats.sharding import file_name
-from ckptstore.formats.shards import SHARDS, chunk_name, text_of
+from ckptstore.formats.shards import SHARDS, text_of
 from ckptstore.keep import Keep
 from ckptstore.opening import Location, open_state
 from ckptstore.saving import contents_of, index, numbers
@@ -213,7 +212,7 @@ class StoreWriter(StorageWriter):
             StorageError: the storage failed.
         """
         draft, places, rank, count = json.loads(plan.storage_data)
-        placed = _placed(plan, Places.from_text(places))
+        placed = placed_items(plan, Places.from_text(places))
         share = Share(
             self._opened()._storage,
             draft,
@@ -312,13 +311,13 @@ class StoreWriter(StorageWriter):
         return str(self._location.location if isinstance(self._location, Store) else self._location)
 
     def _write(
-        self, share: Share, placed: list[_Placed], planner: SavePlanner, rank: int, count: int
+        self, share: Share, placed: list[Placed], planner: SavePlanner, rank: int, count: int
     ) -> dict[str, str]:
         """Write this rank's files, and return their names by what they hold."""
         held: dict[str, dict[str, Any]] = {}
         for item, place, key, size in placed:
             if size or item.type is WriteItemType.BYTE_IO:
-                held.setdefault(place.stem, {})[key] = _resolved(item, planner)
+                held.setdefault(place.stem, {})[key] = resolved(item, planner)
         names = {stem: file_name(stem, rank, count) for stem in held}
         ready = {
             stem: tensors.checked(values, f"what rank {rank} has of the {stem}")
@@ -328,43 +327,6 @@ class StoreWriter(StorageWriter):
             with share.create(names[stem], expected_size=part.size) as sink:
                 part.save(sink)
         return names
-
-
-_Placed = tuple[WriteItem, Place, str, int]
-
-
-def _placed(plan: SavePlan, places: Places) -> list[_Placed]:
-    """Return where each item of a plan belongs, under which key, and how many bytes it has."""
-    paths = plan.planner_data or {}
-    several = Counter(item.index.fqn for item in plan.items)
-    found = []
-    for item in plan.items:
-        fqn, size = item.index.fqn, 0
-        place = places.of(paths.get(fqn, (fqn,)), is_tensor=item.type is not WriteItemType.BYTE_IO)
-        key = place.key
-        if item.tensor_data is not None:
-            chunk = item.tensor_data.chunk
-            size = prod(chunk.sizes) * item.tensor_data.properties.dtype.itemsize
-            if several[fqn] > 1:
-                key = f"{key}[{chunk_name(chunk.offsets, chunk.sizes)}]"
-        found.append((item, place, key, size))
-    return found
-
-
-def _resolved(item: WriteItem, planner: SavePlanner) -> Any:
-    """Return what is to be written of an item: a plain tensor, or a value that is safe to load."""
-    data: Any = planner.resolve_data(item)
-    what = f"the value {item.index.fqn!r}"
-    if item.type is WriteItemType.BYTE_IO:
-        data.seek(0)
-        return tensors.load(data, where=what)
-    tensor = data.detach()
-    if not tensors.is_plain(tensor):
-        raise UnsupportedError(
-            f"{what} is a tensor of layout {tensor.layout} on {tensor.device}, which cannot be "
-            "saved in shards; save a dense one"
-        )
-    return tensor
 
 
 def _checked(files: Files, name: str) -> None:
