@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -25,7 +26,6 @@ READ_LATER = {
     "rows": {"a": TABLE[2:4], "b": TABLE[7]},
     "overlapping": {"a": TABLE.view(-1)[:30], "b": TABLE.view(-1)[20:45]},
     "one row": {"a": torch.rand(1, 3).as_strided((1, 3), (7, 1))},
-    "empty": {"a": torch.empty(0, 3), "b": torch.empty(0)},
     "parameters": {"a": torch.nn.Parameter(TABLE), "b": TABLE.clone().requires_grad_()},
     "nested": {"state": {0: {"m": TABLE}}, "groups": [{"betas": (0.9, 0.99)}], "of": torch.int8},
     **{
@@ -34,6 +34,7 @@ READ_LATER = {
     },
 }
 LOADED = {
+    "empty": {"a": torch.empty(0, 3), "b": torch.empty(0)},
     "columns": {"a": TABLE[:, 1]},
     "expanded": {"a": torch.ones(1).expand(50)},
     "nothing of something": {"a": TABLE[:0], "b": TABLE},
@@ -144,6 +145,14 @@ def test_what_would_run_code_is_refused():
 
     with pytest.raises(UnsafeError, match="one.pt holds more than tensors"):
         later(data)
+
+
+def test_a_shape_that_there_cannot_be_is_damage():
+    def stretched(root):
+        return {"a": replace(root["a"], shape=(2**62, 2**62, 0), stride=(1, 1, 1))}
+
+    with pytest.raises(CorruptionError, match="it holds a tensor of shape .*, which there cannot"):
+        later(by_torch({"a": torch.empty(0, 3)}), part=stretched)
 
 
 def test_a_file_that_became_shorter_is_told():

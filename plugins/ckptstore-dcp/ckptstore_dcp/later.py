@@ -99,6 +99,8 @@ def _is_record(stub: Any, pt: ptfile.PtFile) -> bool:
 
 
 def _lacks(entry: Entry, held: Mapping[Item, _Held]) -> bool:
+    if not prod(entry.shape):
+        return True  # There is nothing to be read, and torch says whether its shape can be.
     return any(chunk.item not in held for chunk in entry.chunks if prod(chunk.sizes))
 
 
