@@ -144,7 +144,7 @@ def test_a_name_that_is_taken_replaces_nothing(resume: Resume) -> None:
                 "training_config_": SETTINGS, "final_": SETTINGS}  # fmt: skip
     found = _everything()
     assert _same(found, expected)
-    assert ckptstore.open(WHERE).load_state("rng").keys() == {"torch", "cuda", "data"}
+    assert ckptstore.open(WHERE).load_state("rng").keys() == {"torch", "cuda", "data", "trail"}
 
 
 def test_very_many_small_fields_are_kept_together(resume: Resume) -> None:
