@@ -115,6 +115,24 @@ def test_everybody_reads_what_four_saved(saved, places):
     assert optimizer["param_groups"][0]["betas"] == (0.9, 0.999)
 
 
+def test_the_bundle_made_of_it_is_the_state_that_one_process_trains(saved, tmp_path):
+    ckptstore.convert(saved / "disk", tmp_path / "plain")
+
+    torch.manual_seed(1)
+    alone = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 3, bias=False))
+    optimizer = torch.optim.AdamW(alone.parameters(), lr=0.011)
+    torch.manual_seed(0)
+    alone(torch.randn(4, 6)).square().sum().backward()
+    optimizer.step()
+    plain = torch.load(tmp_path / "plain" / "model.pt", weights_only=True)
+    assert {*plain} == {*alone.state_dict()}
+    assert all(torch.equal(plain[name], value) for name, value in alone.state_dict().items())
+    of_optimizer = ckptstore.open(tmp_path / "plain").load_optimizer()["state"]
+    for name, parameter in alone.named_parameters():
+        for slot, value in optimizer.state[parameter].items():
+            assert torch.equal(of_optimizer[name][slot], value)
+
+
 @pytest.mark.parametrize(
     ("who", "when", "step", "told"),
     [
