@@ -42,7 +42,9 @@ def save_step(
         opened: whether the store was just opened, and looks what it could take bytes over from.
     """
     if opened:
-        yield from newest(setting, "s")
+        folders = yield Op("folders", "s")
+        yield from newest_step(setting, folders)
+        del folders
     del opened
     rules, folder = setting.rules, f"s{step}"
     old = yield Op("read", f"{folder}/{MANIFEST}")
