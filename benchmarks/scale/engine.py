@@ -64,18 +64,25 @@ class Plan:
 
 
 def save(
-    sizes: Sequence[int], *, texts: int = 3, earlier: int = 1, removed: int = 1, first: bool = False
+    sizes: Sequence[int],
+    *,
+    texts: int = 3,
+    earlier: bool = True,
+    removed: int = 1,
+    first: bool = False,
 ) -> Plan:
     """Return the requests of a step's save into a history.
 
     Args:
         sizes: bytes of each ``.pt``.
         texts: JSON files: config, tokenizer and training state.
-        earlier: steps that stay, or are looked at for that.
+        earlier: whether there are earlier steps; of those that stay each is read once.
         removed: steps that retention removes, of as many files.
-        first: whether it is the first save of a process, which asks the bucket what it keeps.
+        first: whether it is the first save of a process into a new location: it looks for what is
+            there, and asks the bucket what it keeps.
     """
-    before = ["GET", "LIST", "HEAD", *((["HEAD", "PUT"] if first else ["PUT"]) * texts)]
+    before = ["LIST", "HEAD"] if first else []
+    before += ["GET", "LIST", "HEAD", *((["HEAD", "PUT"] if first else ["PUT"]) * texts)]
     parts: list[int] = []
     after: list[str] = []
     for size in sizes:
@@ -87,9 +94,10 @@ def save(
             after.append("POST")
     after += ["PUT"] if first else []
     after += ["LIST", "PUT", "LIST"]
-    after += ["LIST", *["GET"] * (earlier + 1)]
+    after += ["LIST", *["GET"] * earlier]
     for _ in range(removed):
-        after += ["LIST", "GET", "DELETE", "LIST", *["DELETE"] * (texts + len(sizes))]
+        after += ["PUT", "LIST", "GET", "DELETE", "LIST"]
+        after += ["DELETE"] * (texts + len(sizes) + 1)
     return Plan(tuple(before), "PUT", tuple(parts), tuple(after))
 
 
@@ -99,7 +107,7 @@ def load(sizes: Sequence[int]) -> Plan:
     The end of a file comes with its first request; its first and its last chunk are proved before
     the tensors are read.
     """
-    before = ["HEAD", "LIST", "LIST", "GET"]
+    before = ["HEAD", "LIST", "GET"]
     parts: list[int] = []
     for size in sizes:
         chunk = chunk_size_for(size)

@@ -88,7 +88,7 @@ def _moved(what: str, size: float, ranks: int, rate: float) -> dict[str, Any]:
 
 def _day(size: float, ranks: int) -> dict[str, Any]:
     saves = 24 * 60 // _MINUTES
-    counted = _all(save(_files(size, ranks), earlier=_KEPT), ranks)
+    counted = _all(save(_files(size, ranks)), ranks)
     daily = Counter({kind: count * saves for kind, count in counted.items()})
     return {
         "checkpoint": _size(size),

@@ -151,7 +151,10 @@ def newest_generation(storage: Storage) -> Committed | None:
 
 def newest_step(storage: Storage) -> Committed | None:
     """Return the highest committed step, or None where there is none."""
-    return _newest_step(storage, storage.list("").folders)
+    folders = storage.list("").folders
+    if not any(folder.startswith(STEP) for folder in folders):
+        return None
+    return _newest_step(storage, folders)
 
 
 def newest(storage: Storage, listing: Listing | None = None) -> Committed | None:

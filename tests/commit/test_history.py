@@ -11,7 +11,7 @@ from ckptstore.commit.files import CommittedFiles
 from ckptstore.commit.layout import Committed, newest, read_manifest, step_folder, step_named, steps
 from ckptstore.commit.leftovers import Leftovers, find_leftovers
 from ckptstore.commit.remove import remove_everything, remove_state
-from ckptstore.commit.save import save_generation, save_step
+from ckptstore.commit.save import Save, save_generation, save_step
 from ckptstore.errors import (
     ConflictError,
     CorruptionError,
@@ -185,3 +185,20 @@ def test_a_removed_state_is_found_by_nobody(place, save_of):
 
     assert steps(place) == ()
     assert place.list("step-00000001").files == {}
+
+
+def test_a_step_of_very_many_files_goes_as_a_whole(place, monkeypatch):
+    """As hundreds of ranks write them; where each removal is a request, several are under way."""
+
+    def write(files):
+        for rank in range(60):
+            with files.create(f"of-rank-{rank}.bin") as sink:
+                sink.write(memoryview(b"shards"))
+
+    monkeypatch.setattr(type(place), "at_once", 8)
+    state = save_step(place, Save(write, lambda files, name: None, step=3), overwrite=False)
+    assert len(place.list(state.folder).files) == 61
+
+    assert remove_state(place, state)
+
+    assert not place.list(state.folder).files

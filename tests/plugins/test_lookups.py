@@ -131,7 +131,8 @@ def test_a_checkpoint_whose_format_is_gone_says_where_it_is_and_which(
     for name in ("dante", "copy"):
         expected = (
             rf"{name} cannot be opened: the format 'raw' is not installed; installed: 'bundle', "
-            r"'legacy'; .*the plugin 'raw' \(.*\) is switched off by CKPTSTORE_PLUGINS=none"
+            r"'legacy', 'sharded'; .*the plugin 'raw' \(.*\) is switched off by "
+            "CKPTSTORE_PLUGINS=none"
         )
         with pytest.raises(UnsupportedError, match=expected):
             ckptstore.open(tmp_path / name)

@@ -80,7 +80,7 @@ def test_a_save_and_a_load_ask_for_exactly_what_the_simulator_says(moto_server, 
         there.load_optimizer()
         loaded = counting.taken()
 
-    assert counted[0] == save(sizes, earlier=0, removed=0, first=True).counted()
+    assert counted[0] == save(sizes, earlier=False, removed=0, first=True).counted()
     assert counted[1] == save(sizes).counted()
     assert loaded == load(sizes).counted()
 
