@@ -15,7 +15,7 @@ from ckptstore.cli import main
 from ckptstore.cli.group import LazyGroup
 
 COMMANDS = ("completion", "convert", "diff", "doctor", "inspect", "ls")
-COMMANDS += ("pin", "plugins", "prune", "report", "rm", "sync", "tokenizer", "verify")
+COMMANDS += ("pin", "plugins", "prune", "report", "rm", "sync", "tokenizer", "upload", "verify")
 HEAVY = ("torch", "fsspec", "s3fs", "tiktoken", "numpy", "botocore")
 
 
