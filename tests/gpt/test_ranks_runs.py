@@ -151,7 +151,7 @@ def test_a_checkpoint_of_two_ranks_is_one_as_any_other(runs: Path) -> None:
     stored = torch.load(runs / RUNS / "whole" / "model.pt", weights_only=True)
     assert stored.keys() == model.state_dict().keys()
     rng = checkpoint.load_state("rng")
-    assert rng.keys() == {"torch", "cuda", "data", "other_ranks"}
+    assert rng.keys() == {"torch", "cuda", "data", "other_ranks", "trail"}
     (other,) = rng["other_ranks"]
     assert other.keys() == {"torch", "cuda", "data"}
     assert not torch.equal(other["torch"], rng["torch"])
