@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from benchmarks.scale.events import Outcome, computed, simulate
 from benchmarks.scale.limits import S3
 from ckptstore.storage.s3parts import part_size
 
-__all__ = ["RANKS", "SIZES", "found", "tables"]
+__all__ = ["RANKS", "SIZES", "found", "shown", "tables"]
 
 SIZES = (10e9, 100e9, 1e12, 10e12)
 RANKS = (1, 64, 1024)
@@ -24,24 +24,27 @@ _KEPT = 3
 _MINUTES = 30
 
 
-def found(calibration: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def found(
+    calibration: Mapping[str, Any], *, ranks: Sequence[int] = RANKS
+) -> dict[str, list[dict[str, Any]]]:
     """Return all rows, by table.
 
     Args:
         calibration: what `calibrate` returned.
+        ranks: in how many processes; without the most of them nothing helps, for nothing has to.
     """
     rates = {
         what: _CORES * float(calibration["parameters"][f"s3_{what}_bytes_per_cpu_second"])
         for what in ("save", "load")
     }
     moved = {
-        what: [_moved(what, size, ranks, rates[what]) for size in SIZES for ranks in RANKS]
+        what: [_moved(what, size, count, rates[what]) for size in SIZES for count in ranks]
         for what in rates
     }
     return {
         **moved,
-        "day": [_day(size, ranks) for size in SIZES for ranks in RANKS],
-        "relief": _relief(rates["save"]),
+        "day": [_day(size, count) for size in SIZES for count in ranks],
+        "relief": _relief(rates["save"]) if max(ranks) == max(RANKS) else [],
         "bounds": _bounds(rates["save"]),
         "calibration": list(calibration["compared"]),
     }
@@ -49,7 +52,11 @@ def found(calibration: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 def tables(calibration: Mapping[str, Any]) -> str:
     """Return the tables as Markdown."""
-    rows = found(calibration)
+    return "\n\n".join(shown(calibration, found(calibration)))
+
+
+def shown(calibration: Mapping[str, Any], rows: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+    """Return each table with its title, those that have rows."""
     titles = {
         "save": "One save, every rank at once, below one prefix",
         "load": "One load of everything by every rank's process",
@@ -58,7 +65,7 @@ def tables(calibration: Mapping[str, Any]) -> str:
         "bounds": "Bounds of one file and one process",
         "calibration": f"Measured beside simulated ({calibration['machine']})",
     }
-    return "\n\n".join(f"**{titles[name]}**\n\n{_table(table)}" for name, table in rows.items())
+    return [f"**{titles[name]}**\n\n{_table(table)}" for name, table in rows.items() if table]
 
 
 def _files(size: float, ranks: int) -> list[int]:
