@@ -12,6 +12,7 @@
 #   make docs      write docs/cli.md, what --help says, and the pictures in docs/screens
 #   make fuzz      hostile bytes for every reader, SECONDS=600 in all
 #   make faults    kill, stop, cut off and race real saves: 1,000 kills on disk, 200 on each server
+#   make runs      kill whole training runs: histories, tiers, trainings, ranks, sharded saves
 #   make clean     remove .venv and what tools left behind; checkpoints stay
 
 PYTHON ?= python3
@@ -28,7 +29,7 @@ BESIDE := plugins/.venv/bin
 STATED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types floors plugins plugins/.venv $(PLUGINS) docs bench bench-quick bench-sync fuzz faults clean
+.PHONY: help demo test lint types floors plugins plugins/.venv $(PLUGINS) docs bench bench-quick bench-sync fuzz faults runs clean
 
 help:
 	@sed -n 's/^#   \{0,1\}//p' Makefile
@@ -82,6 +83,9 @@ fuzz: .venv/fuzz
 
 faults: .venv/test
 	$(BIN)/python -m benchmarks.faults
+
+runs: .venv/test
+	$(BIN)/python -m benchmarks.runs
 
 clean:
 	rm -rf .venv plugins/.venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
