@@ -247,6 +247,8 @@ def save_step(
                 "pass overwrite=True to replace it, or go back with Store(...).rewind(step)"
             )
     old = None if existing is None else Committed(folder, existing)
+    if save.begun is not None:
+        base = None  # What other processes wrote for this write could not be written anew.
     state = _write_step(storage, save, folder, old, base, same=same)
     if old is not None:
         _remove_replaced(storage, old, state)
