@@ -44,7 +44,9 @@ def command(
     as_json: bool,
     storage_options: StorageOptions,
 ) -> None:
-    """Copy what waits in LOCATION to TIER, and take it out of the journal.
+    """Copy to TIER what waits for that in LOCATION.
+
+    What was copied is taken out of the journal.
 
     A store with a tier does this by itself, beside the training; this is for
     what was left when a program ended. Without TIER the states go to where the

@@ -175,20 +175,20 @@ def test_convert_all_of_nothing_says_so(run: Run, tmp_path: Path) -> None:
 
 
 def test_convert_all_in_a_bucket(
-    shell: Shell, s3_server: Any, tmp_path: Path, save_legacy: Save
+    shell: Shell, rclone_server: Any, tmp_path: Path, save_legacy: Save
 ) -> None:
     from ckptstore import storage
 
     save_legacy(tmp_path / "latest.pt")
     data = (tmp_path / "latest.pt").read_bytes()
-    url = s3_server.url()
-    place = storage.connect(url, s3_server.storage_options)
+    url = rclone_server.url()
+    place = storage.connect(url, rclone_server.storage_options)
     for name in ("a/latest.pt", "b/c/virgil.pt"):
         place.create(name, data)
 
-    dry = shell("convert", "--all", url, "--dry-run", env=s3_server.environ)
+    dry = shell("convert", "--all", url, "--dry-run", env=rclone_server.environ)
     assert place.list("a").files.keys() == {"latest.pt"}
-    done = shell("convert", "--all", url, env=s3_server.environ)
+    done = shell("convert", "--all", url, env=rclone_server.environ)
 
     for result, verb in ((dry, "would write"), (done, "wrote")):
         assert result.returncode == 0, result.stderr
@@ -243,17 +243,17 @@ def test_the_report_of_one_file_lists_every_tensor(run: Run, dante: Path, tmp_pa
 
 
 def test_one_file_goes_to_a_bucket_and_back(
-    shell: Shell, s3_server: Any, dante: Path, tmp_path: Path, run: Run
+    shell: Shell, rclone_server: Any, dante: Path, tmp_path: Path, run: Run
 ) -> None:
-    url = f"{s3_server.url()}/dante.pt"
+    url = f"{rclone_server.url()}/dante.pt"
 
-    there = shell("convert", "checkpoints/dante", url, "--to", "legacy", env=s3_server.environ)
-    again = shell("convert", "checkpoints/dante", url, "--to", "legacy", env=s3_server.environ)
-    back = shell("convert", url, "back", env=s3_server.environ)
+    there = shell("convert", "checkpoints/dante", url, "--to", "legacy", env=rclone_server.environ)
+    again = shell("convert", "checkpoints/dante", url, "--to", "legacy", env=rclone_server.environ)
+    back = shell("convert", url, "back", env=rclone_server.environ)
 
     for done in (there, again, back):
         assert done.returncode == 0, done.stderr
-        assert s3_server.secret not in done.stdout + done.stderr
+        assert rclone_server.secret not in done.stdout + done.stderr
     assert "the same already, spared 1 file (" in again.stdout
     for name in ("optimizer.pt", "config.json", "tokenizer.json", "training_state.json"):
         assert (tmp_path / "back" / name).read_bytes() == (dante / name).read_bytes()

@@ -43,16 +43,16 @@ def test_memory_holds_a_checkpoint_like_any_other(
 
 @pytest.mark.slow
 def test_a_run_into_a_bucket_is_killed_and_ends_as_one_that_was_not(
-    s3_server: Any, tmp_path: Path
+    rclone_server: Any, tmp_path: Path
 ) -> None:
-    base = f"s3://{s3_server.bucket()}/checkpoints"
+    base = f"s3://{rclone_server.bucket()}/checkpoints"
     train = ["train", "--model_name", "dante", "--base_dir", base, *SIZES]
-    long_run, environ = _gpt(*train, "--max_iters", "100000", environ=s3_server.environ)
+    long_run, environ = _gpt(*train, "--max_iters", "100000", environ=rclone_server.environ)
     with subprocess.Popen(long_run, env=environ, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         next(line for line in process.stdout if line.endswith("saved\n"))
         process.kill()
-    killed_at = ckptstore.open(f"{base}/dante", storage_options=s3_server.storage_options).step
+    killed_at = ckptstore.open(f"{base}/dante", storage_options=rclone_server.storage_options).step
     assert killed_at is not None
     last = str(killed_at + 7)
 
@@ -63,7 +63,7 @@ def test_a_run_into_a_bucket_is_killed_and_ends_as_one_that_was_not(
         ["generate", "--model_name", "dante", "--base_dir", base, "--prompt", "Nel mezzo"],
         ["inspect", "--model_name", "dante", "--base_dir", base],
     ):
-        run, environ = _gpt(*command, environ=s3_server.environ)
+        run, environ = _gpt(*command, environ=rclone_server.environ)
         results.append(
             subprocess.run(run, env=environ, capture_output=True, text=True, check=False)
         )
@@ -72,7 +72,7 @@ def test_a_run_into_a_bucket_is_killed_and_ends_as_one_that_was_not(
     assert f"going on at step {killed_at}" in results[0].stdout
     assert results[2].stdout.startswith("Nel mezzo")
     assert f"Last recorded training step: {last}" in results[3].stdout
-    options = s3_server.storage_options
+    options = rclone_server.storage_options
     one = ckptstore.open(f"{base}/dante", storage_options=options).load_model()
     other = ckptstore.open("here/whole").load_model()
     assert all(torch.equal(value, other[name]) for name, value in one.items())

@@ -18,7 +18,7 @@ __all__ = ["QUICK", "History", "histories", "play", "single_checkpoints"]
 
 # The same histories every time; `python -m tests.stateful` looks for others.
 QUICK = settings(
-    max_examples=35,
+    max_examples=25,
     derandomize=True,
     deadline=None,
     database=None,

@@ -21,7 +21,7 @@ def test_every_history_of_steps_keeps_the_promises(kind):
 
 
 def test_histories_of_steps_on_a_disk_keep_them(tmp_path):
-    @settings(QUICK, max_examples=15)
+    @settings(QUICK, max_examples=10)
     @given(histories())
     def hold(history):
         with new_world("local", str(tmp_path), history=True) as world:

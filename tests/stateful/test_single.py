@@ -21,7 +21,7 @@ def test_every_history_of_a_single_checkpoint_keeps_the_promises(kind):
 
 
 def test_histories_on_a_disk_keep_them(tmp_path):
-    @settings(QUICK, max_examples=15)
+    @settings(QUICK, max_examples=10)
     @given(single_checkpoints())
     def hold(history):
         with new_world("local", str(tmp_path)) as world:

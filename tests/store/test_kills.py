@@ -11,8 +11,8 @@ import pytest
 @pytest.mark.parametrize(
     ("storage", "events"),
     [
-        ("local", {"kill": 40, "stop": 3, "young": 2}),
-        ("moto", {"kill": 3, "stop": 1, "cut": 1}),
+        ("local", {"kill": 25, "stop": 2, "young": 1}),
+        ("moto", {"kill": 2, "stop": 1, "cut": 1}),
         ("rclone", {"kill": 3, "young": 1, "restart": 1}),
     ],
 )
