@@ -35,7 +35,7 @@ _COMMANDS = {
     "rm": "Delete the checkpoint at LOCATION, or one step of it.",
     "sync": "Make DESTINATION hold the newest state of SOURCE.",
     "tokenizer": "Get the files of a tokenizer, or take them out.",
-    "upload": "Copy what waits in LOCATION to its tier.",
+    "upload": "Copy to TIER what waits for that in LOCATION.",
     "verify": "Prove every byte of a checkpoint against its manifest.",
 }
 

@@ -131,8 +131,8 @@ class StoreCallback(TrainerCallback):
     def _keep(self, args: TrainingArguments) -> Keep:
         limit = args.save_total_limit
         keep = self.keep or Keep(last=limit if limit and limit > 0 else None)
-        if keep.everything or keep.best is not None:
-            return keep
+        if keep.everything or keep.best is not None or args.metric_for_best_model is None:
+            return keep  # What nobody measures can keep nothing.
         return replace(keep, best=BEST, mode="max")
 
     def _tidy(self, state: TrainerState, *, best: bool) -> None:
