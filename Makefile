@@ -21,8 +21,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 8))')
 SECONDS ?= 600
 
 BIN := .venv/bin
-# What is never imported need not be compiled.
-PIP := python -m pip install --quiet --quiet --no-compile --disable-pip-version-check -c constraints.txt
+PIP := python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 INSTALL := $(BIN)/$(PIP)
 INSTALL_BESIDE := plugins/.venv/bin/$(PIP)
 PLUGINS := $(sort $(patsubst plugins/%/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))

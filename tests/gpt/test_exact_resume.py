@@ -70,7 +70,7 @@ def _equal(one: Any, other: Any) -> bool:
     return one == other
 
 
-@pytest.mark.parametrize("tokenization", ["char", "gpt2"])
+@pytest.mark.parametrize("tokenization", ["gpt2"])
 def test_a_killed_run_ends_as_one_that_was_not(
     tokenization: str,
     gpt2_files: Path,

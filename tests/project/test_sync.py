@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import subprocess
 import sys
-import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
@@ -208,41 +206,6 @@ def test_a_tool_gets_the_servers_credentials_and_nobody_elses(moto_server, monke
     for tool in TOOLS:
         command = tool.command("folder", "s3://bucket/run")
         assert moto_server.secret not in " ".join(command)
-
-
-@pytest.mark.slow
-def test_the_command_runs_with_what_is_installed_and_leaves_nothing_behind(tmp_path):
-    words = ["--server", "rclone", "--mib", "24", "--rounds", "1", "--folder", "work"]
-    (tmp_path / "work").mkdir()
-
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.sync", *words, "--json", "found.json"],
-        cwd=tmp_path,
-        # Nothing that somebody installed beside Python.
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "PATH": os.pathsep.join([sysconfig.get_path("scripts"), "/usr/bin", "/bin"]),
-        },
-        capture_output=True,
-        encoding="utf-8",
-        timeout=280,
-    )
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "### local disk to S3 (rclone)" in done.stdout
-    assert "### S3 (rclone) to local disk" in done.stdout
-    assert "- rclone copy: rclone v" in done.stdout
-    up, down = json.loads((tmp_path / "found.json").read_text())["directions"]
-    for direction, way in ((up, "sent"), (down, "received")):
-        taken = {row: tools["ckptstore sync"][0] for row, tools in direction["samples"].items()}
-        assert [*taken] == [rows.FIRST, rows.SECOND, rows.CHANGED, rows.AGAIN]
-        assert taken[rows.FIRST][way] > direction["bytes"]
-        assert taken[rows.SECOND][way] < direction["bytes"] / 10
-        assert taken[rows.CHANGED][way] < direction["bytes"] * 0.9
-        assert {row["wrong"] for row in taken.values()} == {""}
-        assert "rclone copy" in direction["samples"][rows.AGAIN]
-    assert [*(tmp_path / "work").iterdir()] == []
 
 
 def test_an_unknown_server_is_refused_with_those_that_there_are(capsys):
