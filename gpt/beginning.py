@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpt.model import GPT
     from gpt.ranks import Ranks
 
-__all__ = ["Begun", "begin", "kept"]
+__all__ = ["Begun", "begin", "kept", "loader_of", "text_of"]
 
 
 @dataclass
@@ -68,7 +68,7 @@ def begin(
     filed = fields_of(config_file)
     asked = {**filed, **given}
     ranks.seed(seed)
-    text = _text(input_file)
+    text = text_of(input_file)
     manager = CheckpointManager(
         model_name, base_dir, fallback=fallback, keep=keep, tier=tier, ranks=ranks
     )
@@ -95,7 +95,7 @@ def begin(
     if ranks.first:
         _say_what_begins(model, asked, config_file, manager.checkpoint_dir, start_step)
     ranks.part()
-    return Begun(manager, model, optimizer, _loader(model, text), start_step, there)
+    return Begun(manager, model, optimizer, loader_of(model, text), start_step, there)
 
 
 def kept(manager: CheckpointManager) -> Keep | None:
@@ -112,7 +112,8 @@ def _steps(steps: tuple[int, ...]) -> str:
     return f"step{'s' if len(steps) > 1 else ''} {', '.join(map(str, steps))}"
 
 
-def _loader(model: GPT, text: str) -> GPTDataLoader:
+def loader_of(model: GPT, text: str) -> GPTDataLoader:
+    """Return a loader of a text, prepared for a model."""
     from gpt.data import GPTDataLoader
 
     loader = GPTDataLoader(model.config, model)
@@ -120,7 +121,12 @@ def _loader(model: GPT, text: str) -> GPTDataLoader:
     return loader
 
 
-def _text(input_file: Path) -> str:
+def text_of(input_file: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
     try:
         return input_file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpt.data import GPTDataLoader
     from gpt.model import GPT
 
-__all__ = ["OTHER_RANKS", "RNG", "Pending", "rng_state", "take_up"]
+__all__ = ["OTHER_RANKS", "RNG", "Pending", "is_rng_state", "rng_state", "take_up"]
 
 RNG = "rng"
 _KEYS = frozenset({"torch", "cuda", "data"})
@@ -49,7 +49,7 @@ class Pending:
             step: of the checkpoint.
         """
         rng = states.get(RNG)
-        if not isinstance(rng, dict) or not rng.keys() >= _KEYS:
+        if not is_rng_state(rng):
             return None
         del states[RNG]
         return None if step is None else cls(step, rng)
@@ -119,12 +119,17 @@ def take_up(
     return trail
 
 
+def is_rng_state(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a value is what `rng_state` returns, and not a state of another writer."""
+    return isinstance(value, dict) and value.keys() >= _KEYS
+
+
 def _by_rank(rng: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the states of all ranks; what is no state of a rank is left out, and all after it."""
     found = [rng]
     others = rng.get(OTHER_RANKS)
     for each in others if isinstance(others, list) else []:
-        if not isinstance(each, dict) or not each.keys() >= _KEYS:
+        if not is_rng_state(each):
             break
         found.append(each)
     return found

@@ -37,14 +37,15 @@ class Recorded:
 
 def recorded_of(checkpoint: Checkpoint) -> Recorded | None:
     """Return what a checkpoint of ours says of its run; None where it has no random states."""
-    from gpt.pending import OTHER_RANKS, RNG
+    from gpt.pending import OTHER_RANKS, RNG, is_rng_state
+    from gpt.trail import TRAIL
 
     rng = checkpoint.load_state(RNG) if RNG in checkpoint.states() else None
-    if not isinstance(rng, dict) or not rng.keys() >= {"torch", "cuda", "data"}:
+    if not is_rng_state(rng):
         return None
     others = rng.get(OTHER_RANKS)
     processes = 1 + (len(others) if isinstance(others, list) else 0)
-    return Recorded(rng["data"].get("sha256"), dict(rng.get("trail") or {}), processes)
+    return Recorded(rng["data"].get("sha256"), dict(rng.get(TRAIL) or {}), processes)
 
 
 @click.command("replay", cls=Command, hidden=True)
@@ -71,7 +72,7 @@ def main(
 
     import ckptstore
     from gpt import bundle
-    from gpt.data import GPTDataLoader
+    from gpt.beginning import loader_of, text_of
     from gpt.model import GPT
     from gpt.saves import Saves
 
@@ -80,8 +81,7 @@ def main(
     model = bundle.load_model(GPT, checkpoint)
     bundle.carry(model, checkpoint)
     optimizer = model.configure_optimizer(optimizer_state=checkpoint.load_optimizer())
-    loader = GPTDataLoader(model.config, model)
-    loader.prepare_data(input_file.read_text(encoding="utf-8"))
+    loader = loader_of(model, text_of(input_file))
     recorded = recorded_of(checkpoint)
     if recorded is not None and loader.state_dict()["sha256"] != recorded.sha256:
         raise ValueError(

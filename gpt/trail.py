@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["TRAIL", "Trail", "surroundings"]
+__all__ = ["TRAIL", "Trail"]
 
 TRAIL = "trail"
 _MOST = 1000
-_WHAT = ("torch", "threads", "machine")
 
 
 class Trail:
@@ -33,33 +32,29 @@ class Trail:
     def __init__(
         self, recorded: Mapping[str, Any] | None, *, eval_interval: int, eval_iters: int
     ) -> None:
-        self._losses: deque[Tensor] = deque((recorded or {}).get("losses", ()), _MOST)
+        self._known: Tensor = (recorded or {}).get("losses", torch.empty(0))
+        self._new: deque[Tensor] = deque(maxlen=_MOST)
         self._evaluation = {"eval_interval": eval_interval, "eval_iters": eval_iters}
 
     def add(self, loss: Tensor) -> None:
         """Take the loss of the step that was just finished; it stays on its device."""
-        self._losses.append(loss)
+        self._new.append(loss)
 
     def state(self) -> dict[str, Any]:
         """Return it in types that a weights-only load takes.
 
         Returns:
             ``losses``: of the last steps, the newest last, float32, shape (steps,); how it was
-            evaluated; and `surroundings`.
+            evaluated; and what decides, beside the data, how its numbers are rounded.
         """
-        losses = [loss.to("cpu", torch.float32) for loss in self._losses]
+        if self._new:
+            new = torch.stack(tuple(self._new)).to("cpu", torch.float32)
+            self._new.clear()
+            self._known = torch.cat((self._known, new))[-_MOST:].clone()
         return {
-            "losses": torch.stack(losses) if losses else torch.empty(0),
+            "losses": self._known,
             **self._evaluation,
-            **surroundings(),
+            "torch": str(torch.__version__),
+            "threads": torch.get_num_threads(),
+            "machine": platform.machine(),
         }
-
-
-def surroundings() -> dict[str, Any]:
-    """Return what decides, beside the data, how the numbers of a training are rounded."""
-    values = torch.__version__, torch.get_num_threads(), platform.machine()
-    return dict(zip(_WHAT, map(_plain, values), strict=True))
-
-
-def _plain(value: object) -> int | str:
-    return value if isinstance(value, int) else str(value)
