@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from ckptstore.commit.draft import Rehearsal
-from ckptstore.commit.layout import Committed, generation_folder, step_folder
+from ckptstore.commit.layout import Committed, folder_of
 from ckptstore.commit.save import Index, Save, begin
 from ckptstore.commit.writing import Writing
 from ckptstore.committer import Committer
@@ -57,7 +57,7 @@ class Share(Writing):
         manifest = Manifest.from_json(draft, _DRAFT)
         super().__init__(
             storage,
-            _folder_of(manifest),
+            folder_of(manifest),
             manifest,
             index=index,
             durable=durable,
@@ -95,9 +95,8 @@ class Joint:
 
     def __init__(self, committer: Committer, save: Save, *, overwrite: bool = False) -> None:
         history = committer.keep is not None
-        base = committer.last if history else None
         self._committer = committer
-        self._begun = begin(committer.storage, save, history=history, base=base)
+        self._begun = begin(committer.storage, save, history=history)
         self._save = save
         self._overwrite = overwrite
         self.draft = self._begun.manifest.to_json()
@@ -160,9 +159,3 @@ class Joint:
                 storage.delete(f"{self._begun.folder}/{entry.path}")
             except CkptstoreError as error:
                 log.warning("left behind: %s in %s (%s)", entry.path, storage.location, error)
-
-
-def _folder_of(manifest: Manifest) -> str:
-    if manifest.generation is not None:
-        return generation_folder(manifest.generation)
-    return step_folder(manifest.step or 0)

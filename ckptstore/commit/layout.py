@@ -19,6 +19,7 @@ __all__ = [
     "STEP",
     "Committed",
     "Listed",
+    "folder_of",
     "generation_folder",
     "generations",
     "is_number",
@@ -112,6 +113,13 @@ def listed_steps(storage: Storage) -> dict[int, Listed]:
     return dict(sorted(found.items()))
 
 
+def folder_of(manifest: Manifest) -> str:
+    """Return the folder that a manifest belongs into."""
+    if manifest.generation is not None:
+        return generation_folder(manifest.generation)
+    return step_folder(manifest.step or 0)
+
+
 def read_manifest(storage: Storage, folder: str) -> Manifest | None:
     """Return the manifest in a folder, or None where there is none of ours.
 
@@ -132,11 +140,7 @@ def read_manifest(storage: Storage, folder: str) -> Manifest | None:
         if not folder and not {"ckptstore", "write_id"} & parse_json(data, where).keys():
             return None  # Among a person's own files, another program's manifest.json.
         raise
-    if manifest.generation is not None:
-        expected = generation_folder(manifest.generation)
-    else:
-        expected = step_folder(manifest.step or 0)
-    if folder and folder != expected:
+    if folder and folder != folder_of(manifest):
         raise CorruptionError(
             f"{where} is that of generation {manifest.generation}, step {manifest.step}; "
             "move the folder back to where it was"

@@ -41,7 +41,7 @@ class Begun:
     Attributes:
         folder: the new generation's folder, or the step's.
         manifest: its manifest, without files.
-        base: the forerunner that it is the next of.
+        base: the forerunner that it is the next of; a step has none.
         age: since when it is under way.
     """
 
@@ -112,14 +112,13 @@ class Save:
         )
 
 
-def begin(storage: Storage, save: Save, *, history: bool, base: Committed | None = None) -> Begun:
+def begin(storage: Storage, save: Save, *, history: bool) -> Begun:
     """Begin a write to which others add files before it is committed.
 
     Args:
         storage: where.
         save: what; what it writes is of no account yet.
         history: whether it is a step of a history, or the next generation.
-        base: of a step, another whose bytes need not be sent again.
 
     Raises:
         ConflictError: a save would take something away from somebody.
@@ -127,7 +126,7 @@ def begin(storage: Storage, save: Save, *, history: bool, base: Committed | None
     """
     if history:
         folder = step_folder(_numbered(storage, save))
-        return Begun(folder, save.manifest(None), base, Age(storage.location))
+        return Begun(folder, save.manifest(None), None, Age(storage.location))
     return _next_generation(storage, save, over_view=False)
 
 
