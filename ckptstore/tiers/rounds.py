@@ -154,7 +154,8 @@ class Rounds:
             if piece.first.step in passed:
                 log.info("%s is not copied: the tier would not keep it", piece)
                 self.journal.done(piece.entries)
-                self._retain_here()
+        if passed:
+            self._retain_here()
         return [piece for piece in left if piece.first.step not in passed]
 
     def _manifest(self, step: int) -> Manifest | None:
