@@ -21,7 +21,7 @@ from ckptstore.distributed.places import Places
 from ckptstore.errors import UnsupportedError
 from ckptstore.formats.shards import Chunk, Part, Tensor, Value
 
-__all__ = ["gathered", "metadata_of"]
+__all__ = ["by_fqn", "gathered", "metadata_of"]
 
 
 def gathered(
@@ -75,20 +75,19 @@ def metadata_of(parts: Mapping[str, Part], location: str) -> Metadata:
     """Return what torch.distributed.checkpoint wants to know of a state; nothing is executed."""
     entries: dict[str, Any] = {}
     paths: dict[str, Any] = {}
-    for part in parts.values():
-        for tensor in part.tensors.values():
-            fqn = _fqn(part, tensor.path, paths)
-            chunks = _chunked(part, tensor).chunks
-            entries[fqn] = TensorStorageMetadata(
-                properties=TensorProperties(dtype=getattr(torch, tensor.dtype)),
-                size=torch.Size(tensor.shape),
-                chunks=[
-                    ChunkStorageMetadata(torch.Size(chunk.offsets), torch.Size(chunk.sizes))
-                    for chunk in chunks
-                ],
-            )
-        for value in part.values.values():
-            entries[_fqn(part, value.path, paths)] = BytesStorageMetadata()
+    for fqn, (path, entry) in by_fqn(parts).items():
+        paths[fqn] = path
+        if isinstance(entry, Value):
+            entries[fqn] = BytesStorageMetadata()
+            continue
+        entries[fqn] = TensorStorageMetadata(
+            properties=TensorProperties(dtype=getattr(torch, entry.dtype)),
+            size=torch.Size(entry.shape),
+            chunks=[
+                ChunkStorageMetadata(torch.Size(chunk.offsets), torch.Size(chunk.sizes))
+                for chunk in entry.chunks
+            ],
+        )
     return Metadata(
         state_dict_metadata=entries,
         planner_data=paths,
@@ -96,12 +95,15 @@ def metadata_of(parts: Mapping[str, Part], location: str) -> Metadata:
     )
 
 
-def _fqn(part: Part, path: tuple[str | int, ...], paths: dict[str, Any]) -> str:
-    whole = (*part.at, *path)
-    fqn = ".".join(map(str, whole))
-    paths[fqn] = whole
-    return fqn
-
-
-def _chunked(part: Part, tensor: Tensor) -> Tensor:
-    return tensor if tensor.same_as is None else part.tensors[tensor.same_as]
+def by_fqn(
+    parts: Mapping[str, Part],
+) -> dict[str, tuple[tuple[str | int, ...], Tensor | Value]]:
+    """Return the path to each entry and the entry that has its chunks, by its flat name."""
+    found: dict[str, tuple[tuple[str | int, ...], Tensor | Value]] = {}
+    for part in parts.values():
+        entries: list[Tensor | Value] = [*part.tensors.values(), *part.values.values()]
+        for entry in entries:
+            path = (*part.at, *entry.path)
+            chunked = part.chunked(entry) if isinstance(entry, Tensor) else entry
+            found[".".join(map(str, path))] = path, chunked
+    return found

@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.storage import StorageReader
 from torch.futures import Future
 
 from ckptstore import tensors
-from ckptstore.distributed.gathered import metadata_of
+from ckptstore.distributed.gathered import by_fqn, metadata_of
 from ckptstore.errors import CorruptionError, SupersededError, UnsupportedError
 from ckptstore.formats.sharded import ShardedReader
 from ckptstore.formats.shards import Chunk, Part, Tensor, Value
@@ -119,12 +119,12 @@ class StoreReader(StorageReader):
             CorruptionError, NotFoundError, SupersededError, UnsafeError: see
                 `Checkpoint.load_model`.
         """
-        entries = self._by_fqn()
+        entries = by_fqn(self._reader.parts)
         boxes: dict[str, list[tensors.Box]] = {}
         targets: list[tuple[ReadItem, torch.Tensor]] = []
         values: dict[str, tuple[ReadItem, Value]] = {}
         for item in plan.items:
-            entry = entries[item.storage_index.fqn]
+            _, entry = entries[item.storage_index.fqn]
             if item.type is LoadItemType.BYTE_IO:
                 if not isinstance(entry, Value):
                     raise self._other(item)
@@ -169,17 +169,6 @@ class StoreReader(StorageReader):
             )
         self._reader = reader
         self._chunks: dict[int, dict[tuple[int, ...], Chunk]] = {}
-
-    def _by_fqn(self) -> dict[str, Tensor | Value]:
-        found: dict[str, Tensor | Value] = {}
-        for part in self._reader.parts.values():
-            entries: list[Tensor | Value] = [*part.tensors.values(), *part.values.values()]
-            for entry in entries:
-                chunked = entry
-                if isinstance(entry, Tensor) and entry.same_as is not None:
-                    chunked = part.tensors[entry.same_as]
-                found[".".join(map(str, (*part.at, *entry.path)))] = chunked
-        return found
 
     def _chunk(self, tensor: Tensor, item: ReadItem) -> Chunk:
         wanted = tuple(item.storage_index.offset or (0,) * len(tensor.shape))

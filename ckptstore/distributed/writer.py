@@ -245,8 +245,11 @@ class StoreWriter(StorageWriter):
         joint, self._joint = self._joint, None
         if joint is None:
             raise UnsupportedError("finish was called before the save began; use dcp.save")
-        held = {r.index: r.storage_data for one in results for r in one}
-        entries = [data["entries"] for data in held.values() if "entries" in data]
+        written = [result for one in results for result in one]
+        held = {result.index: result.storage_data for result in written}
+        # Of all results: two ranks that wrote one item each have files, and both count.
+        shares = (result.storage_data.get("entries") for result in written)
+        entries = [share for share in shares if share is not None]
         parts = gathered(metadata, held, self._places)
         texts = {**self._texts, SHARDS: text_of(parts)}
 

@@ -24,7 +24,7 @@ from ckptstore.formats.bundle_texts import CONFIG, METRICS, TOKENIZER, TRAINING,
 from ckptstore.formats.nesting import nested, whole_keys
 from ckptstore.formats.sharding import cut, write_files
 from ckptstore.formats.shardreading import ShardFiles
-from ckptstore.formats.shards import MODEL, OPTIMIZER, SHARDS, Part, Path, Tensor, parsed, text_of
+from ckptstore.formats.shards import MODEL, OPTIMIZER, SHARDS, Part, Path, parsed, text_of
 from ckptstore.manifest import TensorInfo
 from ckptstore.structure import Structure
 from ckptstore.texts import parse_json, parse_json_lines
@@ -165,7 +165,7 @@ class ShardedReader(Reader):
             tensor.shape != tuple(into[name].shape) for name, tensor in found.items()
         ):
             return False
-        chunked = {name: self._chunked(self._model, tensor) for name, tensor in found.items()}
+        chunked = {name: self._model.chunked(tensor) for name, tensor in found.items()}
         self._require(self._model)
         if atomic:
             self.shards.prove(chunked.values())
@@ -260,21 +260,15 @@ class ShardedReader(Reader):
 
     def _load(self, part: Part, names: Sequence[str], map_location: Any) -> dict[str, Any]:
         self._require(part)
-        chunked = {
-            name: self._chunked(part, part.tensors[name]) for name in names if name in part.tensors
-        }
+        chunked = {name: part.chunked(part.tensors[name]) for name in names if name in part.tensors}
         values = {name: part.values[name] for name in names if name in part.values}
         loaded = self.shards.loaded(chunked, map_location)
         return {**loaded, **self.shards.values(values, map_location)}
 
     def _later(self, part: Part, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        chunked = {name: self._chunked(part, tensor) for name, tensor in part.tensors.items()}
+        chunked = {name: part.chunked(tensor) for name, tensor in part.tensors.items()}
         later = self.shards.later(chunked)
         return {**later, **self.shards.values(part.values, "cpu")}, _paths(part)
-
-    def _chunked(self, part: Part, tensor: Tensor) -> Tensor:
-        """Return a tensor that has chunks, for one that is the same as another."""
-        return tensor if tensor.same_as is None else part.tensors[tensor.same_as]
 
     def _state(self, name: str) -> Part:
         if name not in self.states():

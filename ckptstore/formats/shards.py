@@ -131,6 +131,10 @@ class Part:
         named = {chunk.file for tensor in self.tensors.values() for chunk in tensor.chunks}
         return tuple(sorted(named | {value.file for value in self.values.values()}))
 
+    def chunked(self, tensor: Tensor) -> Tensor:
+        """Return a tensor that has chunks, for one that is the same as another."""
+        return tensor if tensor.same_as is None else self.tensors[tensor.same_as]
+
 
 def chunk_name(offsets: Sequence[int], sizes: Sequence[int]) -> str:
     """Return a box as it stands in the text, as slices: ``0:4, 8:16``."""

@@ -195,6 +195,23 @@ def test_two_ranks_of_one_number_are_not_committed(tmp_path, ranks):
         writers[0].finish(chosen.metadata(), results)
 
 
+def test_an_item_that_two_ranks_wrote_leaves_out_the_files_of_neither(tmp_path, ranks):
+    chosen = ranks.Ranks(ranks.state(1), 2)
+    metadata = chosen.metadata()
+    chosen.plans[1].items.insert(0, chosen.plans[0].items[0])
+    writers = [StoreWriter(tmp_path / "one") for _ in range(2)]
+    handed = chosen.begin(writers)
+    results = [
+        writer.write_data(plan, chosen).value()
+        for writer, plan in zip(writers, handed, strict=True)
+    ]
+
+    writers[0].finish(metadata, results)
+
+    assert ranks.holds(ckptstore.open(tmp_path / "one"), ranks.state(1))
+    assert ckptstore.open(tmp_path / "one").verify().sound
+
+
 def test_a_file_that_went_meanwhile_is_not_committed(location, ranks):
     url, options = location
     chosen = ranks.Ranks(ranks.state(1), 2)
