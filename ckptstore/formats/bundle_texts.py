@@ -1,4 +1,7 @@
-"""What a bundle says in texts: its JSON files and metrics.jsonl, from what is to be saved."""
+"""What a bundle says in texts: its JSON files and metrics.jsonl, from what is to be saved.
+
+Formats that differ in the files of tensors alone take these from here, with their own ending.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from ckptstore.texts import dump_json, dump_json_lines
 
 __all__ = [
     "CONFIG",
+    "ENDING",
     "FILE",
     "METRICS",
     "MODEL",
@@ -23,37 +27,53 @@ __all__ = [
     "texts_of",
 ]
 
-MODEL, OPTIMIZER = "model.pt", "optimizer.pt"
+ENDING = ".pt"
+MODEL, OPTIMIZER = f"model{ENDING}", f"optimizer{ENDING}"
 CONFIG, TOKENIZER, TRAINING = "config.json", "tokenizer.json", "training_state.json"
 METRICS = "metrics.jsonl"
 FILE = "_file"
 _MOST_TRAINING = 1024
 
 
-def state_file(name: str) -> str:
+def state_file(name: str, ending: str = ENDING) -> str:
     """Return the name of a state's file.
+
+    Args:
+        name: of the state.
+        ending: that the format's files have; the model's and the optimizer's have it, too.
 
     Raises:
         UnsupportedError: it cannot have one.
     """
-    file = f"{name}.pt"
+    file = f"{name}{ending}"
     try:
         plain_name(file, "state=")
     except UnsafeError as error:
         raise UnsupportedError(
             f"a state cannot be called {name!r}: its file would be {file!r}; choose a plain name"
         ) from error
-    # The last two are the legacy format's, and such a file is never replaced or removed.
-    taken = (MODEL, OPTIMIZER, MANIFEST.replace(".json", ".pt"), "latest.pt", "final.pt")
-    if file.lower() in taken or not name or name.startswith("."):
+    taken = {"model", "optimizer"}
+    if ending == ENDING:
+        # The last two are the legacy format's, and such a file is never replaced or removed.
+        taken |= {MANIFEST.removesuffix(".json"), "latest", "final"}
+    if name.lower() in taken or not name or name.startswith("."):
         raise UnsupportedError(
             f"a state cannot be called {name!r}, for another file is; choose a different name"
         )
     return file
 
 
-def texts_of(contents: Contents) -> dict[str, str]:
-    """Return the JSON files of a bundle by name."""
+def texts_of(contents: Contents, ending: str = ENDING) -> dict[str, str]:
+    """Return the JSON files of a bundle by name.
+
+    Args:
+        contents: what is to be saved.
+        ending: of the files that training_state.json names.
+
+    Raises:
+        UnsupportedError: something is not JSON, training_state.json would reach 1 KB, or a state
+            has a name that no file can have.
+    """
     values: dict[str, Mapping[str, Any] | None] = {
         CONFIG: contents.config,
         TOKENIZER: contents.tokenizer_state,
@@ -62,7 +82,7 @@ def texts_of(contents: Contents) -> dict[str, str]:
     for name, value in values.items():
         if value is not None:
             texts[name] = _dumped(name, value)
-    training = _training_fields(contents)
+    training = _training_fields(contents, ending)
     if training:
         texts[TRAINING] = _dumped(TRAINING, training)
         if len(texts[TRAINING].encode()) >= _MOST_TRAINING:
@@ -82,17 +102,17 @@ def log_of(contents: Contents) -> bytes:
         raise UnsupportedError(f"{METRICS}: {error}") from error
 
 
-def _training_fields(contents: Contents) -> dict[str, Any]:
+def _training_fields(contents: Contents, ending: str) -> dict[str, Any]:
     """Return training_state.json: step and file names come from what is saved, never before it."""
     fields: dict[str, Any] = {}
     if contents.step is not None:
         fields["step"] = contents.step
     if contents.optimizer is not None:
-        fields["optimizer_file"] = OPTIMIZER
+        fields["optimizer_file"] = f"optimizer{ending}"
     for name in contents.states:
-        fields[name + FILE] = state_file(name)
+        fields[name + FILE] = state_file(name, ending)
     for name, value in contents.training_state.items():
-        stale = name.endswith(FILE) and isinstance(value, str) and value.endswith(".pt")
+        stale = name.endswith(FILE) and isinstance(value, str) and value.endswith((ENDING, ending))
         if name not in ("step", "optimizer_file") and name not in fields and not stale:
             fields[name] = value
     return fields

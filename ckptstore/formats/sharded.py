@@ -19,20 +19,19 @@ from typing import Any, ClassVar
 
 from ckptstore import ptfile
 from ckptstore.errors import CkptstoreError, CorruptionError, NotFoundError
-from ckptstore.formats.base import Contents, Files, Format, NewFiles, Reader
+from ckptstore.formats.base import Contents, Files, Format, NewFiles
 from ckptstore.formats.bundle_texts import CONFIG, METRICS, TOKENIZER, TRAINING, log_of, texts_of
 from ckptstore.formats.nesting import nested, whole_keys
+from ckptstore.formats.reading import TextsReader
 from ckptstore.formats.sharding import cut, write_files
 from ckptstore.formats.shardreading import ShardFiles
 from ckptstore.formats.shards import MODEL, OPTIMIZER, SHARDS, Part, Path, parsed, text_of
 from ckptstore.manifest import TensorInfo
 from ckptstore.structure import Structure
-from ckptstore.texts import parse_json, parse_json_lines
-from ckptstore.tokenizers.files import carried_in, check_files
+from ckptstore.texts import parse_json
+from ckptstore.tokenizers.files import check_files
 
 __all__ = ["ShardedFormat", "ShardedReader"]
-
-_MOST_METRICS = 64 * 2**20
 
 
 class ShardedFormat(Format):
@@ -89,7 +88,7 @@ class ShardedFormat(Format):
         return texts_of(replace(contents, optimizer=None, states={}))
 
 
-class ShardedReader(Reader):
+class ShardedReader(TextsReader):
     """Reads one sharded state.
 
     Args:
@@ -101,23 +100,15 @@ class ShardedReader(Reader):
     """
 
     def __init__(self, files: Files) -> None:
-        self._files = files
-        self._names = frozenset(files.names())
+        super().__init__(files)
         if SHARDS not in self._names:
             raise CorruptionError(
                 f"{files.location} has no {SHARDS}, so nothing says what it holds"
             )
-        self.config = self._json(CONFIG)
-        self.tokenizer_state = self._json(TOKENIZER)
-        self.training_state = self._json(TRAINING)
-        self.step = self._step((self.training_state or {}).get("step"))
         self._where = f"{SHARDS} in {files.location}"
         self.parts = parsed(parse_json(files.text(SHARDS), self._where), self._where)
         self._model = self.parts.get(MODEL, Part())
         self.shards = ShardFiles(files, self.parts, self._where)
-        self._carried: Mapping[str, bytes] = (
-            {} if self.tokenizer_state is None else carried_in(files)
-        )
         self.has_optimizer = OPTIMIZER in self.parts and self._is_there(self.parts[OPTIMIZER])
 
     def tensors(self) -> dict[str, TensorInfo]:
@@ -215,32 +206,10 @@ class ShardedReader(Reader):
         by_name, paths = self._later(part, name)
         return nested({paths[name]: value for name, value in by_name.items()}, self._where)
 
-    def load_metrics_log(self) -> tuple[dict[str, Any], ...]:
-        """Return what metrics.jsonl holds; nothing where there is none."""
-        manifest = self._files.manifest
-        if METRICS not in (self._names if manifest is None else manifest.files):
-            return ()
-        with self._files.open(METRICS) as file:
-            data = file.read(_MOST_METRICS + 1)
-        where = f"{METRICS} in {self._files.location}"
-        if len(data) > _MOST_METRICS:
-            raise CorruptionError(f"{where} is larger than {_MOST_METRICS // 2**20} MiB; not read")
-        return parse_json_lines(data, where)
-
-    def tokenizer_files(self) -> Mapping[str, bytes]:
-        """Return the files beside tokenizer.json that have its name and another ending."""
-        return self._carried
-
     def files(self) -> tuple[str, ...]:
         """Return the model's files, and all the others that are there or that the manifest has."""
-        named = [*self.weights(), SHARDS, CONFIG, TOKENIZER, *self._carried, TRAINING]
-        for part in self.parts.values():
-            named += part.files()
-        named.append(METRICS)
-        manifest = self._files.manifest
-        listed = {*manifest.texts, *manifest.files} if manifest is not None else set()
-        there = [name for name in named if name in self._names or name in listed]
-        return tuple(dict.fromkeys([*there, *sorted(listed)]))
+        others = (name for part in self.parts.values() for name in part.files())
+        return self._listed(self.weights(), others)
 
     def weights(self) -> tuple[str, ...]:
         """Return the files that hold the model, and the one that says so."""
@@ -248,8 +217,7 @@ class ShardedReader(Reader):
 
     def for_inference(self) -> tuple[str, ...]:
         """Return the model's files, config and tokenizer, with the files that it has."""
-        named = (*self.weights(), CONFIG, TOKENIZER)
-        return (*(name for name in named if name in self._names), *self._carried)
+        return self._for_inference(self.weights())
 
     # -- inside -------------------------------------------------------------------------
 
@@ -291,19 +259,6 @@ class ShardedReader(Reader):
                 f"no {absent[0]} in {self._files.location}, though its {SHARDS} names it: an "
                 "inference copy; copy that file too, or start without it"
             )
-
-    def _json(self, name: str) -> dict[str, Any] | None:
-        if name not in self._names:
-            return None
-        return parse_json(self._files.text(name), f"{name} in {self._files.location}")
-
-    def _step(self, value: Any) -> int | None:
-        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-            return value
-        raise CorruptionError(
-            f"{TRAINING} in {self._files.location} has the step {value!r}, not a whole number; "
-            "correct it"
-        )
 
 
 def _infos(part: Part) -> dict[str, TensorInfo]:

@@ -15,31 +15,23 @@ location may also name one ``.safetensors`` file, which is weights alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from ckptstore import UnsafeError, UnsupportedError
 from ckptstore.formats.base import Contents, Files, Format, NewFiles, Reader
-from ckptstore.manifest import plain_name
-from ckptstore.texts import dump_json, dump_json_lines
-from ckptstore.tokenizers.files import check_files
-from ckptstore_safetensors.names import (
+from ckptstore.formats.bundle_texts import (
     CONFIG,
-    ENDING,
-    FILE,
     METRICS,
-    MODEL,
-    OPTIMIZER,
-    OPTIMIZER_FILE,
     TOKENIZER,
     TRAINING,
-    TREE,
+    log_of,
+    state_file,
+    texts_of,
 )
+from ckptstore.tokenizers.files import check_files
+from ckptstore_safetensors.names import ENDING, MODEL, OPTIMIZER, TREE
 from ckptstore_safetensors.reader import SafetensorsReader
 
 __all__ = ["SafetensorsFormat"]
-
-_MOST_TRAINING = 1024
 
 
 class SafetensorsFormat(Format):
@@ -77,7 +69,7 @@ class SafetensorsFormat(Format):
         from ckptstore_safetensors.trees import flattened
         from ckptstore_safetensors.writing import planned
 
-        texts, log = _texts(contents), _log(contents)
+        texts, log = texts_of(contents, ENDING), log_of(contents)
         carried = contents.tokenizer_files
         check_files(carried, contents.tokenizer_state)
         # All is checked before the first byte is written.
@@ -85,8 +77,8 @@ class SafetensorsFormat(Format):
         nested = {} if contents.optimizer is None else {OPTIMIZER: contents.optimizer}
         called = {OPTIMIZER: "the optimizer"}
         for name, state in contents.states.items():
-            nested[_state_file(name)] = state
-            called[_state_file(name)] = f"the state {name!r}"
+            file = state_file(name, ENDING)
+            nested[file], called[file] = state, f"the state {name!r}"
         for file, state in nested.items():
             tree, tensors = flattened(state, called[file])
             ready[file] = planned(tensors, called[file], {TREE: tree})
@@ -99,69 +91,3 @@ class SafetensorsFormat(Format):
         for file, (plan, kept) in sorted(ready.items(), key=lambda item: -item[1][0].size):
             with files.create(file, expected_size=plan.size) as sink:
                 plan.write(sink, kept.__getitem__)
-
-
-def _state_file(name: str) -> str:
-    file = f"{name}{ENDING}"
-    try:
-        plain_name(file, "state=")
-    except UnsafeError as error:
-        raise UnsupportedError(
-            f"a state cannot be called {name!r}: its file would be {file!r}; choose a plain name"
-        ) from error
-    if file.lower() in (MODEL, OPTIMIZER) or not name or name.startswith("."):
-        raise UnsupportedError(
-            f"a state cannot be called {name!r}, for another file is; choose a different name"
-        )
-    return file
-
-
-def _texts(contents: Contents) -> dict[str, str]:
-    """Return the JSON files by name."""
-    texts = {}
-    for name, value in ((CONFIG, contents.config), (TOKENIZER, contents.tokenizer_state)):
-        if value is not None:
-            texts[name] = _dumped(name, value)
-    training = _training_fields(contents)
-    if training:
-        texts[TRAINING] = _dumped(TRAINING, training)
-        size = len(texts[TRAINING].encode())
-        if size >= _MOST_TRAINING:
-            largest = max(training, key=lambda field: len(dump_json(training[field])))
-            raise UnsupportedError(
-                f"{TRAINING} would have {size} bytes, and stays under {_MOST_TRAINING}; its "
-                f"largest field is {largest!r}: pass it in state= instead"
-            )
-    return texts
-
-
-def _training_fields(contents: Contents) -> dict[str, Any]:
-    """Return training_state.json: step and file names come from what is saved, never before it."""
-    fields: dict[str, Any] = {}
-    if contents.step is not None:
-        fields["step"] = contents.step
-    if contents.optimizer is not None:
-        fields[OPTIMIZER_FILE] = OPTIMIZER
-    for name in contents.states:
-        fields[name + FILE] = _state_file(name)
-    for name, value in contents.training_state.items():
-        stale = name.endswith(FILE) and isinstance(value, str) and value.endswith((ENDING, ".pt"))
-        if name not in ("step", OPTIMIZER_FILE) and name not in fields and not stale:
-            fields[name] = value
-    return fields
-
-
-def _dumped(name: str, value: Any) -> str:
-    if not isinstance(value, Mapping):
-        raise UnsupportedError(f"{name} has to be a JSON object, not a {type(value).__name__}")
-    try:
-        return dump_json(dict(value))
-    except UnsupportedError as error:
-        raise UnsupportedError(f"{name}: {error}") from error
-
-
-def _log(contents: Contents) -> bytes:
-    try:
-        return dump_json_lines(contents.metrics_log).encode()
-    except UnsupportedError as error:
-        raise UnsupportedError(f"{METRICS}: {error}") from error
