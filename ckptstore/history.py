@@ -7,7 +7,7 @@ A state that cannot be read is a row with its error, and ends no listing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -31,6 +31,7 @@ from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.opening import Location, open, open_place, open_state
 from ckptstore.progress import OnProgress
 from ckptstore.storage.base import Storage
+from ckptstore.storage.several import each
 from ckptstore.storage.shown import without_secrets
 
 __all__ = ["Proved", "State", "Steps", "below", "prove_each", "states", "step_numbers", "steps_of"]
@@ -340,19 +341,9 @@ def _newest_of(location: str, storage_options: Mapping[str, Any] | None) -> Stat
 def _each(
     call: Callable[[_T], _R], items: Sequence[_T], at_once: int, counted: OnCount | None
 ) -> Iterator[_R]:
-    """Call something for each item, some at a time; give what it returns in the items' order."""
-    if min(at_once, len(items)) < 2:
-        yield from _counted(map(call, items), len(items), counted)
-        return
-    pool = ThreadPoolExecutor(min(at_once, len(items)), "ckptstore-list")
-    try:
-        yield from _counted(pool.map(call, items), len(items), counted)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _counted(found: Iterator[_R], total: int, counted: OnCount | None) -> Iterator[_R]:
-    for number, one in enumerate(found, start=1):
-        if counted is not None:
-            counted(number, total)
-        yield one
+    """Do what `each` does, and tell after each item how many there were."""
+    with closing(each(call, items, at_once)) as found:
+        for number, one in enumerate(found, start=1):
+            if counted is not None:
+                counted(number, len(items))
+            yield one

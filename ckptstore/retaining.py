@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ckptstore.commit.layout import (
@@ -39,6 +38,7 @@ from ckptstore.errors import (
 from ckptstore.keep import Keep, Measured
 from ckptstore.manifest import Manifest
 from ckptstore.storage.base import Storage
+from ckptstore.storage.several import each
 
 __all__ = ["Retained", "Retention", "measured_of"]
 
@@ -141,10 +141,10 @@ class Retention:
         Raises:
             As `apply`.
         """
-        few = (keep.last or 1) <= _FEW
-        if keep.everything or not (self._many and few and not keep.measures):
-            if not keep.everything:
-                self.apply(keep, saved=saved, durable=durable)
+        if keep.everything:
+            return
+        if not self._many or keep.measures or (keep.last or 1) > _FEW:
+            self.apply(keep, saved=saved, durable=durable)
             return
         steps = steps_among(self._storage.list("").folders)
         stay, left = {saved.manifest.step}, keep.last or 1
@@ -164,6 +164,20 @@ class Retention:
             measured = None if step in held else self._look(step)
             if measured is not None:
                 self._remove(measured, durable=durable)
+
+    def saved_last(self) -> Committed | None:
+        """Return the step that was saved last, whatever its number; None where none is readable.
+
+        Raises:
+            StorageError: the storage failed.
+        """
+        listed = listed_steps(self._storage)
+        known = [found for found in self.measured(listed, listed).values() if found is not None]
+        for latest in sorted(known, key=lambda found: (found.created, found.step), reverse=True):
+            manifest = read_manifest(self._storage, step_folder(latest.step))
+            if manifest is not None:
+                return Committed(step_folder(latest.step), manifest)
+        return None
 
     def _remove(self, measured: Measured, *, durable: bool) -> str | None:
         """Remove a save of a step; return the rule by which it stays after all.
@@ -242,11 +256,8 @@ class Retention:
     def _read(
         self, steps: Collection[int]
     ) -> Iterable[tuple[int, Measured | CkptstoreError | None]]:
-        at_once = min(self._storage.at_once, len(steps))
-        if at_once < 2:
-            return zip(steps, map(self._read_one, steps), strict=True)
-        with ThreadPoolExecutor(at_once, "ckptstore-retain") as pool:
-            return zip(steps, tuple(pool.map(self._read_one, steps)), strict=True)
+        found = each(self._read_one, tuple(steps), self._storage.at_once)
+        return zip(steps, tuple(found), strict=True)
 
     def _read_one(self, step: int) -> Measured | CkptstoreError | None:
         try:

@@ -64,13 +64,27 @@ class Comparison:
         return not self.differences
 
     def compare(self, recorded: Checkpoint, replayed: Checkpoint) -> None:
-        """Hold one state of the same step against another."""
+        """Hold one state of the same step against another.
+
+        Raises:
+            ValueError: nothing of it was recorded.
+        """
         there, here = recorded_of(recorded), recorded_of(replayed)
         if there is not None and here is not None:
             self._compare_losses(there, here)
             self._note_surroundings(there, here)
         self._compare_rows(recorded, replayed)
         self._compare_digests(recorded, replayed)
+        if not (self.losses or self.evaluations or self.digests):
+            raise ValueError(
+                f"nothing that was recorded in {self.location} up to step {self.to_step} can be "
+                "compared: it has no losses, no evaluations and no model.pt; convert it to a bundle"
+            )
+        if not self.digests:
+            self.notes.append(
+                f"the weights were not compared: {self.location} has no model.pt, for it is in the "
+                f"format {recorded.format!r}"
+            )
 
     def _compare_losses(self, recorded: Recorded, replayed: Recorded) -> None:
         there, here = recorded.trail.get("losses"), replayed.trail.get("losses")

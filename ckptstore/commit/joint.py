@@ -13,7 +13,6 @@ where whether it was committed is not known, everything stays.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -26,10 +25,9 @@ from ckptstore.errors import CkptstoreError, CorruptionError, UnsupportedError
 from ckptstore.formats.base import NewFiles
 from ckptstore.manifest import FileEntry, Manifest
 from ckptstore.storage.base import Storage
+from ckptstore.storage.several import delete_or_leave
 
 __all__ = ["Joint", "Share"]
-
-log = logging.getLogger(__name__)
 
 _DRAFT = "the draft of a save by several processes"
 
@@ -153,9 +151,5 @@ class Joint:
         return files
 
     def _remove(self, files: Mapping[str, FileEntry]) -> None:
-        storage = self._committer.storage
-        for entry in files.values():
-            try:
-                storage.delete(f"{self._begun.folder}/{entry.path}")
-            except CkptstoreError as error:
-                log.warning("left behind: %s in %s (%s)", entry.path, storage.location, error)
+        paths = (f"{self._begun.folder}/{entry.path}" for entry in files.values())
+        delete_or_leave(self._committer.storage, paths)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from ckptstore.commit.edits import check_replaced
@@ -32,6 +31,7 @@ from ckptstore.errors import (
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage import locks
 from ckptstore.storage.base import Entry, Storage
+from ckptstore.storage.several import each
 
 __all__ = [
     "leftover_generations",
@@ -121,13 +121,8 @@ def _remove(
 
 def _delete_all(storage: Storage, names: Sequence[str]) -> None:
     """Delete files; those of hundreds of ranks several at once, where each is a request."""
-    if storage.at_once < 2 or len(names) < _MANY:
-        for name in names:
-            storage.delete(name)
-        return
-    with ThreadPoolExecutor(storage.at_once, "ckptstore-remove") as pool:
-        for _ in pool.map(storage.delete, names):
-            pass
+    for _ in each(storage.delete, names, storage.at_once if len(names) >= _MANY else 1):
+        pass
 
 
 def remove_step(storage: Storage, step: int) -> None:

@@ -26,6 +26,7 @@ from ckptstore.errors import CkptstoreError, ConflictError, UnsupportedError
 from ckptstore.formats.base import NewFiles
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.storage.base import Storage
+from ckptstore.storage.several import delete_or_leave
 
 __all__ = ["Begun", "Index", "Save", "begin", "publish", "save_generation", "save_step"]
 
@@ -94,6 +95,10 @@ class Save:
             fingerprint=self.fingerprint,
             earlier={} if base is None else _earlier(base),
         )
+
+    def step_manifest(self) -> Manifest:
+        """Return that of a step: of the write that began, or of a new one."""
+        return self.manifest(None) if self.begun is None else self.begun.manifest
 
     def attempt(
         self, storage: Storage, folder: str, manifest: Manifest, base: Committed | None = None
@@ -229,11 +234,10 @@ def save_step(
         UnsupportedError: no step was given, or the storage cannot replace in one operation.
     """
     folder = step_folder(_numbered(storage, save))
-    manifest = save.manifest(None) if save.begun is None else save.begun.manifest
     existing = read_manifest(storage, folder)
     same = False
     if existing is not None:
-        rehearsal = Rehearsal(manifest)
+        rehearsal = Rehearsal(save.step_manifest())
         save.write(rehearsal)
         same = rehearsal.manifest.same_content(existing)
         if same and not save.anew:
@@ -250,7 +254,9 @@ def save_step(
         base = None  # What other processes wrote for this write could not be written anew.
     state = _write_step(storage, save, folder, old, base, same=same)
     if old is not None:
-        _remove_replaced(storage, old, state)
+        kept = {*state.manifest.paths()}
+        gone = (path for path in old.manifest.paths() if path not in kept)
+        delete_or_leave(storage, map(old.path, gone))
     return state
 
 
@@ -264,8 +270,7 @@ def _write_step(
     same: bool,
 ) -> Committed:
     """Write a step and commit it; anew where another step was removed that it leaned on."""
-    manifest = save.manifest(None) if save.begun is None else save.begun.manifest
-    with save.attempt(storage, folder, manifest, base) as attempt:
+    with save.attempt(storage, folder, save.step_manifest(), base) as attempt:
         if old is not None and not same:
             check_not_replacing(storage, old, attempt.taken)
         save.write(attempt)
@@ -286,16 +291,6 @@ def _withdraw_if_late(storage: Storage, state: Committed) -> None:
             f"{top.manifest.generation} was committed meanwhile; nothing of this save is left, "
             "open what is there and decide"
         )
-
-
-def _remove_replaced(storage: Storage, old: Committed, new: Committed) -> None:
-    kept = set(new.manifest.paths())
-    for path in old.manifest.paths():
-        if path not in kept:
-            try:
-                storage.delete(old.path(path))
-            except CkptstoreError as error:
-                log.warning("left behind: %s in %s (%s)", path, storage.location, error)
 
 
 def _earlier(base: Manifest) -> dict[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ was written is known, so that all of it can be removed again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -21,7 +21,6 @@ from ckptstore.commit.layout import PIN, Committed
 from ckptstore.commit.stored import Stored
 from ckptstore.commit.takeover import known, sound, still_there
 from ckptstore.errors import (
-    CkptstoreError,
     ConflictError,
     CorruptionError,
     NotFoundError,
@@ -31,6 +30,7 @@ from ckptstore.errors import (
 from ckptstore.formats.base import Files, NewFiles
 from ckptstore.manifest import MANIFEST, FileEntry, Manifest, TensorInfo, TextEntry, plain_name
 from ckptstore.storage.base import AlreadyThereError, Sink, Storage
+from ckptstore.storage.several import delete_or_leave
 from ckptstore.structure import Structure
 
 __all__ = ["Index", "Writing"]
@@ -341,15 +341,9 @@ class Writing(NewFiles):
 
     def abandon(self) -> None:
         """Remove what was written; nothing of it was committed."""
-        self._remove(self._written)
+        delete_or_leave(self._storage, map(self.state.path, self._written))
 
     def leave(self) -> None:
         """Remove what was written, but for what is to last."""
-        self._remove(path for path in self._written if path not in self._lasting)
-
-    def _remove(self, paths: Iterable[str]) -> None:
-        for path in paths:
-            try:
-                self._storage.delete(self.state.path(path))
-            except CkptstoreError as error:
-                log.warning("left behind: %s in %s (%s)", path, self._storage.location, error)
+        going = (path for path in self._written if path not in self._lasting)
+        delete_or_leave(self._storage, map(self.state.path, going))

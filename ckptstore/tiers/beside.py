@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_AGAIN = 0.1
 _GRACE = 2.0
+_TO_TIDY = 10.0
 _FIRST_RESTART = 0.2
 _LAST_RESTART = 30.0
 _MOST_SILENT = 3
@@ -88,10 +89,11 @@ class Uploading:
         self._before: tuple[int, int] = (0, 0)
         self._changed = threading.Condition()
         self._said: queue.SimpleQueue[Heard] = queue.SimpleQueue()
+        self._sending = threading.Lock()
         self._connection: Connection | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
-        self._ending = threading.Event()
+        self._leaving, self._ending = threading.Event(), threading.Event()
         self._waits = 0
 
     # -- for the store ------------------------------------------------------------------------
@@ -106,6 +108,7 @@ class Uploading:
         if self._thread is not None or self._asked_for.uploader == "none":
             return
         self._ending.clear()
+        self._leaving.clear()
         self._start_over()
         self._thread = threading.Thread(target=self._run, name="ckptstore-upload", daemon=True)
         self._thread.start()
@@ -187,7 +190,7 @@ class Uploading:
             What needs somebody who mends it, if that is why something is left.
         """
         all_done = self.wait(timeout, self._asked_for.patience)
-        self.end(grace=_GRACE if all_done else 0.0)
+        self.end(grace=_TO_TIDY if all_done else 0.0)
         if all_done:
             return None
         count, told = self._journal.count(self.tier), self._told
@@ -220,6 +223,7 @@ class Uploading:
         if thread is None or os.getpid() != self._owner:
             return
         if grace:
+            self._leaving.set()
             self._tell("end")
             thread.join(grace)
         self._ending.set()
@@ -259,11 +263,17 @@ class Uploading:
                 self._changed.wait(_LOOK_AGAIN)
 
     def _tell(self, what: Heard) -> None:
-        self._said.put(what)  # For the thread, and for a process that is started anew.
-        connection = self._connection
-        if connection is not None:
-            with contextlib.suppress(OSError, ValueError):
-                connection.send(what)
+        if self._task is None:
+            self._said.put(what)
+            return
+        with self._sending, contextlib.suppress(OSError, ValueError):
+            if self._connection is not None:
+                self._connection.send(what)
+
+    def _not_heard(self) -> list[Heard]:
+        """Return what has to be told to whoever begins to copy, and did not hear it."""
+        asked: list[Heard] = [self._waits] if self._waits else []
+        return [*asked, "end"] if self._leaving.is_set() else asked
 
     def _take(self, told: Told) -> None:
         if self._ending.is_set():
@@ -309,10 +319,10 @@ class Uploading:
         heard = False
         with connection:
             try:
-                connection.send(self._task)
-                self._connection = connection
-                if self._waits:
-                    connection.send(self._waits)  # What the one before may not have heard.
+                with self._sending:
+                    for what in (self._task, *self._not_heard()):
+                        connection.send(what)
+                    self._connection = connection
                 while not self._ending.is_set():
                     said: Any = connection.recv()
                     heard = True
@@ -329,6 +339,8 @@ class Uploading:
 
     def _run_here(self) -> None:
         step_back()
+        for what in self._not_heard():
+            self._said.put(what)
         with contextlib.suppress(_EndedError):
             Uploader(self._local, self._place, self._plan, self._take, self._pause).run()
 

@@ -21,7 +21,7 @@ from ckptstore.commit.layout import (
 )
 from ckptstore.commit.remove import remove_older, remove_step
 from ckptstore.committer import Committer
-from ckptstore.errors import CkptstoreError, CorruptionError, NotFoundError, SupersededError
+from ckptstore.errors import CkptstoreError, NotFoundError, SupersededError
 from ckptstore.keep import Keep
 from ckptstore.manifest import MANIFEST, Manifest
 from ckptstore.opening import open_place, open_state
@@ -208,8 +208,8 @@ class Rounds:
                 )
             finally:
                 locks.unlock(held)
+            self._remove_older()  # Before it is said that nothing waits any more.
             self.journal.done(piece.entries)
-            self._remove_older()
             return transfer
         raise SupersededError(f"{self._local.location} changes faster than it can be opened")
 
@@ -241,17 +241,8 @@ class Rounds:
         """
         if self._kept_here.keep is None or self._kept_here.keep.everything:
             return
-        last: Committed | None = None
         try:
-            for step in steps(self._local):
-                try:
-                    manifest = self._manifest(step)
-                except CorruptionError:
-                    continue
-                if manifest is not None and (
-                    last is None or manifest.created >= last.manifest.created
-                ):
-                    last = Committed(step_folder(step), manifest)
+            last = self._kept_here.retention.saved_last()
         except CkptstoreError as error:
             log.warning("steps of %s that were copied stay: %s", self._local.location, error)
             return

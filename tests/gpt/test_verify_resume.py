@@ -94,6 +94,12 @@ def test_a_recorded_loss_that_was_another_is_a_difference(history: ckptstore.Sto
                            f"{trail['threads'] + 1} here"]  # fmt: skip
 
 
+def test_where_nothing_was_recorded_nothing_is_called_exact(legacy_file: Path) -> None:
+    there = ckptstore.open(legacy_file.parent)
+    with pytest.raises(ValueError, match="it has no losses, no evaluations and no model.pt"):
+        Comparison("checkpoints/dante", 4, 8, "history").compare(there, there)
+
+
 def test_a_single_checkpoint_is_recorded_and_replayed_with_an_end_in_the_middle(run: Any) -> None:
     run("train", "--model_name", "dante", *QUICK, "--max_iters", 3, "--eval_interval", 3)
     before = {path: path.read_bytes() for path in Path("checkpoints").rglob("*") if path.is_file()}

@@ -52,7 +52,7 @@ pytestmark = pytest.mark.skipif(
 def test_saving_and_loading_need_no_second_copy_and_converting_needs_none(place, request, tmp_path):
     location, environ = str(tmp_path / "dante"), {}
     if place == "s3":
-        server = request.getfixturevalue("moto_server")
+        server = request.getfixturevalue("rclone_server")
         location, environ = server.url("dante"), server.environ
 
     done = subprocess.run(
