@@ -28,6 +28,9 @@ PLUGINS := $(sort $(patsubst plugins/%/pyproject.toml,%,$(wildcard plugins/*/pyp
 BESIDE := plugins/.venv/bin
 STATED := pyproject.toml constraints.txt
 
+# Hundreds of tests start Python, which must not compile everything anew each time.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types floors plugins plugins/.venv $(PLUGINS) docs bench bench-quick bench-sync fuzz faults runs clean
 
