@@ -6,6 +6,7 @@ these are the real numbers, `tests/scale/test_requests.py` shows by counting on 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,19 +27,19 @@ class Engine:
     Attributes:
         senders: parts of a file on their way at once, where a connection is slower than 150 MB/s.
         readers: ranges on their way at once.
-        attempts: how often a request is sent.
+        attempts: how often a request is sent that is answered with SlowDown.
         first_pause: seconds before it is sent again, doubled each time; half of it is random.
         longest_pause: seconds.
-        patience: seconds after which a request is given up.
+        patience: seconds after which such a request is given up.
         fast: bytes a second of a connection; two of such are enough.
     """
 
     senders: int = 8
     readers: int = 3
-    attempts: int = 8
+    attempts: float = math.inf
     first_pause: float = 0.2
     longest_pause: float = 4.0
-    patience: float = 45.0
+    patience: float = 300.0
     fast: float = 150e6
 
 

@@ -2,8 +2,7 @@
 
 1. A prefix has a bucket of tokens for writes and one for reads, filled at the documented rates. A
    request that finds none is answered 503 SlowDown at once, and sent again after the pause that
-   ckptstore makes: 0.2 s doubled up to 4 s, half of it random, 8 times or 45 s, then the save
-   fails.
+   ckptstore makes: 0.2 s doubled up to 4 s, half of it random, for 300 s, then the save fails.
 2. A request takes the latency, and the time that its bytes need on their connection. Connections
    of a process share what the process can move.
 3. Some processes are slower than others, by a factor drawn from a log-normal distribution; a
@@ -163,7 +162,7 @@ def simulate(
                     return
                 attempt += 1
                 outcome.slow_downs += 1
-                pause = min(engine.first_pause * 2 ** (attempt - 1), engine.longest_pause)
+                pause = min(engine.first_pause * 2 ** min(attempt - 1, 9), engine.longest_pause)
                 pause *= chance.uniform(0.5, 1) if random_pauses else 1
                 if attempt >= engine.attempts or now + pause > began + engine.patience:
                     outcome.failed += 1

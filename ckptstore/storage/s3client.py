@@ -3,6 +3,10 @@
 botocore's and s3fs' retries are switched off, because what a failure means depends on whether an
 earlier attempt may have arrived: only who repeats a request can know that. How often they are to
 try (``retries`` of botocore's configuration, AWS_MAX_ATTEMPTS) is how often this does.
+
+Where nobody says how often: 8 times, within 45 s. A service that says that it is asked too often is
+neither broken nor gone, and of hundreds of ranks that save at once each gets its turn: it is asked
+again for five minutes.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ import concurrent.futures
 import contextvars
 import functools
 import io
+import logging
+import math
 import os
 import random
 import threading
@@ -30,10 +36,15 @@ from ckptstore.storage.shown import Discretion
 
 __all__ = ["Client", "client_for"]
 
+log = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
 _LONGEST_WAIT = 4.0
+_MOST_ATTEMPTS = 8
 _GIVE_UP = 45.0
 _GIVE_UP_UNREACHABLE = 10.0
+_GIVE_UP_SLOW_DOWN = 300.0
+_SLOWED = 60.0
 # The global generator is the training's: what is drawn from it here would change what it draws.
 _chance = random.SystemRandom()
 _HEAVY = ("UploadPart", "PutObject", "GetObject")
@@ -56,7 +67,8 @@ class Client:
         self.options = named(self._arguments, endpoint)
         self.endpoint = public(endpoint) if endpoint else AWS
         self._discretion = Discretion(secrets_of(self._arguments, endpoint), all_is_secret=False)
-        self._most_attempts = attempts(self._arguments["config_kwargs"].pop("retries", None))
+        self._attempts = attempts(self._arguments["config_kwargs"].pop("retries", None))
+        self._slowed = -math.inf
         self._arguments["config_kwargs"]["retries"] = {"total_max_attempts": 1, "mode": "standard"}
         self._patience = float(self._arguments["config_kwargs"]["read_timeout"])
         self._lock = threading.Lock()
@@ -133,13 +145,28 @@ class Client:
             except Exception as error:  # What s3fs, botocore and aiohttp raise has no common base.
                 failure = discreet(failure_of(error), self._discretion)
             lost = lost or failure.lost
-            patience = _GIVE_UP_UNREACHABLE if failure.kind is Kind.UNREACHABLE else _GIVE_UP
-            pause = min(0.2 * 2 ** (attempt - 1), _LONGEST_WAIT) * _chance.uniform(0.5, 1)
+            most, patience = self._bounds(failure.kind)
+            pause = min(0.2 * 2 ** min(attempt - 1, 9), _LONGEST_WAIT) * _chance.uniform(0.5, 1)
             tired = time.monotonic() + pause > began + patience
-            if not failure.again or attempt >= self._most_attempts or tired:
+            if not failure.again or attempt >= most or tired:
                 failure.lost = lost
                 raise failure
             await asyncio.sleep(pause)
+
+    def _bounds(self, kind: Kind) -> tuple[float, float]:
+        """Return how often, and for how many seconds, what failed so is tried."""
+        now = time.monotonic()
+        if kind is Kind.SLOW_DOWN:
+            if now > self._slowed + _SLOWED:
+                log.warning(
+                    "%s asks for fewer requests (SlowDown); they are sent again", self.endpoint
+                )
+            self._slowed = now
+        # The answer to a HEAD has no body, and does not say why it is 503.
+        if kind is Kind.SLOW_DOWN or (kind is Kind.BUSY and now < self._slowed + _SLOWED):
+            return self._attempts or math.inf, _GIVE_UP_SLOW_DOWN
+        patience = _GIVE_UP_UNREACHABLE if kind is Kind.UNREACHABLE else _GIVE_UP
+        return self._attempts or _MOST_ATTEMPTS, patience
 
     async def _attempt(
         self, operation: str, errand: Errand | None, parameters: Mapping[str, Any]

@@ -35,6 +35,7 @@ class Kind(enum.Enum):
     CLOCK = "clock"
     FULL = "full"
     BUSY = "busy"
+    SLOW_DOWN = "slow down"
     UNREACHABLE = "unreachable"
     BROKEN = "broken"
     OTHER = "other"
@@ -67,11 +68,15 @@ _KINDS = {
     "AccessDenied": Kind.DENIED,
     "AllAccessDisabled": Kind.DENIED,
     "403": Kind.DENIED,
-    "SlowDown": Kind.BUSY,
+    "SlowDown": Kind.SLOW_DOWN,
+    "SlowDownRead": Kind.SLOW_DOWN,
+    "SlowDownWrite": Kind.SLOW_DOWN,
+    "Throttling": Kind.SLOW_DOWN,
+    "ThrottlingException": Kind.SLOW_DOWN,
     "ServiceUnavailable": Kind.BUSY,
     "503": Kind.BUSY,
-    "429": Kind.BUSY,
-    "TooManyRequests": Kind.BUSY,
+    "429": Kind.SLOW_DOWN,
+    "TooManyRequests": Kind.SLOW_DOWN,
     "RequestTimeout": Kind.BUSY,
     "ConditionalRequestConflict": Kind.BUSY,
     "OperationAborted": Kind.BUSY,
@@ -86,7 +91,7 @@ _OF_TIME = re.compile("request time|request has expired", re.IGNORECASE)
 _DEEPEST = 8
 _TELLING = 60.0
 _DENIALS = {Kind.DENIED, Kind.CREDENTIALS, Kind.NO_CREDENTIALS}
-_AGAIN = {Kind.BUSY, Kind.UNREACHABLE, Kind.BROKEN}
+_AGAIN = {Kind.BUSY, Kind.SLOW_DOWN, Kind.UNREACHABLE, Kind.BROKEN}
 # What every answer holds that is S3's own. A proxy that asks for a password answers 200 as well.
 _NEEDED = {
     "complete_multipart_upload": {"ETag"},
@@ -186,7 +191,7 @@ class Failure(Exception):  # noqa: N818  (no reader of an error ever sees this o
                 f"somebody gave the upload up before it was finished ({self.said}): ckptstore "
                 "doctor, or a lifecycle rule of the bucket; try again"
             )
-        if self.kind is Kind.BUSY:
+        if self.kind in (Kind.BUSY, Kind.SLOW_DOWN):
             return f"{host} is too busy ({self.said}); try again later, or with fewer writers"
         if self.kind is Kind.BROKEN:
             return f"{host} did not answer as it should ({self.said}); try again"

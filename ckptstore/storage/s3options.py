@@ -13,7 +13,6 @@ __all__ = ["AWS", "attempts", "named", "option_names", "prepared", "public", "se
 
 AWS = "https://s3.amazonaws.com"
 
-_MOST_ATTEMPTS = 8
 _SETTINGS = {
     "max_pool_connections": 32,
     "connect_timeout": 5,
@@ -71,14 +70,14 @@ def named(arguments: Mapping[str, Any], endpoint: str | None) -> dict[str, Any]:
     return options
 
 
-def attempts(retries: Mapping[str, Any] | None) -> int:
-    """Return how often a request is tried: botocore's setting, its variable, or 8 times."""
+def attempts(retries: Mapping[str, Any] | None) -> int | None:
+    """Return how often a request is to be tried: botocore's setting or its variable; else None."""
     if retries and "total_max_attempts" in retries:
         return int(retries["total_max_attempts"])
     if retries and "max_attempts" in retries:
         return int(retries["max_attempts"]) + 1
     told = os.environ.get("AWS_MAX_ATTEMPTS", "")
-    return int(told) if told.isdecimal() and int(told) else _MOST_ATTEMPTS
+    return int(told) if told.isdecimal() and int(told) else None
 
 
 def _configured_endpoint(profile: str | None) -> str | None:

@@ -10,7 +10,13 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 import pytest
 
 from ckptstore.errors import CkptstoreError, StorageError, UnsupportedError
-from ckptstore.storage import AlreadyThereError, Listing, UnknownOutcomeError, connect
+from ckptstore.storage import (
+    AlreadyThereError,
+    Listing,
+    UnknownOutcomeError,
+    connect,
+    s3client,
+)
 
 PART = 8 * 2**20
 FEW = {"retries": {"total_max_attempts": 3}}
@@ -203,6 +209,38 @@ class TestLostAnswers:
         through.create("a", b"1")
 
         assert through.read("a") == b"1"
+
+    def test_a_service_that_asks_for_fewer_requests_is_asked_for_minutes(
+        self, moto_server, proxy, monkeypatch, caplog
+    ):
+        monkeypatch.setattr(s3client, "_LONGEST_WAIT", 0.01)
+        patient = {**proxy.storage_options, "config_kwargs": {}}
+        storage = connect(moto_server.url("dante"), patient)
+        storage.create("a", b"1")
+        proxy.harm("GET", "/dante/a", times=30, action="SlowDown")
+        proxy.harm("HEAD", "/dante/a", times=30, action="SlowDown")
+
+        assert storage.read("a") == b"1"
+        assert storage.entry("a").size == 1, "a HEAD is only told 503"
+
+        told = [record.getMessage() for record in caplog.records]
+        assert [text for text in told if "asks for fewer requests" in text] == [
+            f"{proxy.endpoint} asks for fewer requests (SlowDown); they are sent again"
+        ]
+        monkeypatch.setattr(s3client, "_GIVE_UP_SLOW_DOWN", 0.3)
+        proxy.harm("GET", "/dante/a", times=None, action="SlowDown")
+        with pytest.raises(StorageError, match="is too busy .*; try again later"):
+            storage.read("a")
+
+    def test_a_service_that_fails_is_asked_eight_times(self, moto_server, proxy, monkeypatch):
+        monkeypatch.setattr(s3client, "_LONGEST_WAIT", 0.01)
+        storage = connect(moto_server.url(), {**proxy.storage_options, "config_kwargs": {}})
+        proxy.harm("GET", "", times=None, action="InternalError")
+
+        with pytest.raises(StorageError, match="did not answer as it should"):
+            storage.list("")
+
+        assert proxy.count("GET") == 8
 
     @pytest.mark.parametrize("size", [PART, 3 * PART], ids=["one request", "several"])
     def test_an_interrupt_ends_reads_in_other_threads_at_once(self, through, proxy, size):

@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 
 from ckptstore import CorruptionError, NotFoundError, UnsupportedError, ptfile
 from ckptstore.formats.base import Files, Format, Reader
+from ckptstore.formats.nesting import nested, whole_keys
 from ckptstore.later import Opened
 from ckptstore.manifest import TensorInfo
 from ckptstore.structure import Structure
-from ckptstore_dcp.covering import check_covered
 from ckptstore_dcp.later import later
 from ckptstore_dcp.loading import fill, load, look
 from ckptstore_dcp.metadata import Chunk, Entry, Item, read_metadata
-from ckptstore_dcp.parts import Group, found_in, nested, whole_keys
+from ckptstore_dcp.parts import Group, found_in
 from ckptstore_dcp.slices import Slices
 
 __all__ = ["DcpFormat"]
@@ -179,7 +179,7 @@ class _DcpReader(Reader):
     def _prove_metadata(self) -> str:
         for entry in self._entries.values():
             if entry.is_tensor:
-                check_covered(entry, self._where)
+                entry.check_covered(self._where)
             for chunk in entry.chunks:
                 if chunk.item is not None:
                     self._slices.check(chunk.item)

@@ -17,7 +17,6 @@ from typing import Any, BinaryIO
 from ckptstore import ptfile
 from ckptstore.later import Later, Opened
 from ckptstore.ptfile.crc import crc32
-from ckptstore_dcp.covering import check_covered
 from ckptstore_dcp.loading import checked, load, planned, said
 from ckptstore_dcp.metadata import Chunk, Entry, Item
 from ckptstore_dcp.slices import Slices
@@ -62,7 +61,7 @@ def later(entries: Iterable[Entry], slices: Slices, opened: Opened, where: str) 
     wanted = list(entries)
     for entry in wanted:
         if entry.is_tensor:
-            check_covered(entry, where)
+            entry.check_covered(where)
     of: dict[Item, tuple[Entry, Chunk]] = {}
     for entry in wanted:
         planned(entry, of, where)

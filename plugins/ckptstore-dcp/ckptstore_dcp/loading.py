@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from typing import Any, BinaryIO
 
-from ckptstore import CorruptionError, UnsafeError, UnsupportedError, ptfile
-from ckptstore_dcp.covering import check_covered
+from ckptstore import CorruptionError, UnsafeError, ptfile
 from ckptstore_dcp.metadata import Chunk, Entry, Item
 from ckptstore_dcp.slices import Slices, check_plain
 
@@ -37,7 +36,7 @@ def load(
     wanted = list(entries)
     for entry in wanted:
         if entry.is_tensor:
-            check_covered(entry, where)
+            entry.check_covered(where)
     jobs = _Jobs(where, map_location)
     for entry in wanted:
         jobs.add(entry)
@@ -69,10 +68,12 @@ def fill(
         entry = entries.get(name)
         if entry is None or not entry.is_tensor or entry.shape != tuple(tensor.shape):
             return False
+    from ckptstore import tensors
+
     boxes: dict[Item, tuple[str, Entry, Chunk]] = {}
     for name in into:
         entry = entries[name]
-        check_covered(entry, where)
+        entry.check_covered(where)
         for chunk in entry.chunks:
             if prod(chunk.sizes):
                 item = _item(chunk, entry, where)
@@ -85,7 +86,7 @@ def fill(
     with contextlib.closing(slices.opened(boxes)) as opened:
         for item, file in opened:
             name, entry, chunk = boxes[item]
-            box = _boxed(into[name].detach(), chunk)
+            box = tensors.narrowed(into[name].detach(), chunk.offsets, chunk.sizes)
             _read_into(box, file, entry, chunk, said(entry, item), fresh=False)
     return True
 
@@ -175,13 +176,13 @@ class _Jobs:
 
     def add(self, entry: Entry) -> None:
         """Plan an entry, and allocate a tensor that is put together of several chunks."""
-        import torch
+        from ckptstore import tensors
 
         self._order.append(entry.name)
         count = planned(entry, self._of, self._where)
         if entry.is_tensor and not count:
-            dtype = getattr(torch, entry.dtype)
-            self._whole[entry.name] = self._placed(torch.empty(entry.shape, dtype=dtype))
+            empty = tensors.empty(entry.dtype, entry.shape)
+            self._whole[entry.name] = tensors.placed(empty, self._map_location)
         if count > 1:
             self._left[entry.name] = count
 
@@ -204,49 +205,17 @@ class _Jobs:
         return {name: self._whole[name] for name in self._order}
 
     def _fill(self, entry: Entry, chunk: Chunk, file: BinaryIO, where: str) -> None:
-        import torch
+        from ckptstore import tensors
 
         name = entry.name
         if name not in self._whole:
-            device = "meta" if str(self._map_location) == "meta" else "cpu"
-            dtype = getattr(torch, entry.dtype)
-            self._whole[name] = torch.empty(entry.shape, dtype=dtype, device=device)
+            self._whole[name] = tensors.empty(entry.dtype, entry.shape, self._map_location)
         if not self._whole[name].is_meta:
-            box = _boxed(self._whole[name], chunk)
+            box = tensors.narrowed(self._whole[name], chunk.offsets, chunk.sizes)
             _read_into(box, file, entry, chunk, where, fresh=True)
         self._left[name] -= 1
         if not self._left[name]:
-            self._whole[name] = self._placed(self._whole[name])
-
-    def _placed(self, tensor: Any) -> Any:
-        """Bring a tensor that was put together where it belongs, as `torch.load` does."""
-        import torch
-
-        target = self._map_location
-        if isinstance(target, Mapping):
-            target = target.get("cpu", "cpu")
-        elif callable(target) and not isinstance(target, (str, torch.device)):
-            moved = target(tensor.untyped_storage(), "cpu")
-            if moved is None:
-                return tensor
-            empty = torch.empty(0, dtype=tensor.dtype, device=moved.device)
-            return empty.set_(moved, 0, tensor.shape, tensor.stride())
-        try:
-            return tensor if target is None else tensor.to(target)
-        except torch.OutOfMemoryError:
-            raise
-        except (AssertionError, ImportError, NotImplementedError, RuntimeError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UnsupportedError(
-                f"map_location is {str(target)!r}, which is not available here: {first}"
-            ) from error
-
-
-def _boxed(tensor: Any, chunk: Chunk) -> Any:
-    """Return the part of a tensor that a chunk is."""
-    for dimension, (start, size) in enumerate(zip(chunk.offsets, chunk.sizes, strict=True)):
-        tensor = tensor.narrow(dimension, start, size)
-    return tensor
+            self._whole[name] = tensors.placed(self._whole[name], self._map_location)
 
 
 def _read_into(

@@ -16,6 +16,7 @@ from math import prod
 from typing import Any
 
 from ckptstore import CorruptionError, UnsupportedError, ptfile
+from ckptstore.formats.covering import check_covered
 from ckptstore.manifest import plain_name
 
 __all__ = ["Chunk", "Entry", "Item", "read_metadata"]
@@ -104,6 +105,11 @@ class Entry:
     def nbytes(self) -> int:
         """Bytes of a tensor's elements."""
         return prod(self.shape) * ptfile.ITEMSIZES[self.dtype] if self.dtype else 0
+
+    def check_covered(self, where: str) -> None:
+        """Check that its chunks are the whole tensor; see `ckptstore.formats.covering`."""
+        chunks = [chunk for chunk in self.chunks if prod(chunk.sizes)]
+        check_covered(self.name, self.shape, chunks, where)
 
 
 def read_metadata(data: bytes, where: str) -> dict[str, Entry]:

@@ -1,4 +1,4 @@
-"""Which part of a saved state dict is the model, which the optimizer; and their nesting again.
+"""Which part of a saved state dict is the model, and which the optimizer.
 
 A state dict is saved flat, with the path to each value. Its parts are what stands under its
 outermost keys. Rule 1: the model is the one part that is called so; where there is none such part,
@@ -17,13 +17,12 @@ from typing import Any
 from ckptstore import CorruptionError, UnsupportedError
 from ckptstore_dcp.metadata import Entry, Path
 
-__all__ = ["Parts", "found_in", "nested", "whole_keys"]
+__all__ = ["Parts", "found_in"]
 
 _MODEL = ("model", "model_state_dict", "state_dict")
 _OPTIMIZER = ("optimizer", "optimizer_state_dict", "optim", "optim_state_dict", "optimizer_0")
 _EXTRA = "_extra_state"  # What a module adds to its own state dict, which may be no tensor.
 _MOST_SHOWN = 8
-_MOST_GAPS = 10_000
 
 Group = dict[Path, Entry]
 """Entries by what is left of their paths."""
@@ -86,87 +85,6 @@ def found_in(entries: Iterable[Entry], where: str) -> Parts:
     if len(optimizers) == 1 and all(isinstance(path[0], str) for path in groups[optimizers[0]]):
         parts.optimizer = groups.pop(optimizers[0])
     return parts
-
-
-def nested(values: Mapping[Path, Any], where: str) -> Any:
-    """Return values by their paths as the dicts and lists that they were taken out of.
-
-    What DCP does not keep, empty dicts and lists, is not there; an element of a list that was one
-    is None.
-
-    Raises:
-        CorruptionError: the paths contradict each other.
-    """
-    root = _Node()
-    for path, value in values.items():
-        node = root
-        for key in path[:-1]:
-            node = node.inner(key, path, where)
-        node.put(path[-1], value, path, where)
-    return root.made(where, [_MOST_GAPS])
-
-
-def whole_keys(optimizer: Any) -> Any:
-    """Give an optimizer's state its whole numbers back, which DCP makes text of.
-
-    Args:
-        optimizer: as it was put together. Where its groups name parameters by numbers, as
-            `torch.optim.Optimizer.state_dict` does, its state's keys become numbers again; names
-            stay names.
-    """
-    groups = optimizer.get("param_groups") if isinstance(optimizer, dict) else None
-    state = optimizer.get("state") if isinstance(optimizer, dict) else None
-    if not isinstance(groups, list) or not isinstance(state, dict):
-        return optimizer
-    lists = [group.get("params") for group in groups if isinstance(group, dict)]
-    numbers = {
-        str(number): number
-        for params in lists
-        if isinstance(params, list)
-        for number in params
-        if type(number) is int
-    }
-    if state and all(key in numbers for key in state):
-        optimizer["state"] = {numbers[key]: value for key, value in state.items()}
-    return optimizer
-
-
-class _Node:
-    """A dict or a list that is being put together."""
-
-    def __init__(self) -> None:
-        self._items: dict[str | int, Any] = {}
-
-    def inner(self, key: str | int, path: Path, where: str) -> _Node:
-        node = self._items.setdefault(key, _Node())
-        if not isinstance(node, _Node):
-            raise _contradicts(path, where)
-        return node
-
-    def put(self, key: str | int, value: Any, path: Path, where: str) -> None:
-        if key in self._items:
-            raise _contradicts(path, where)
-        self._items[key] = _Leaf(value)
-
-    def made(self, where: str, gaps: list[int]) -> Any:
-        items = {
-            key: item.made(where, gaps) if isinstance(item, _Node) else item.value
-            for key, item in self._items.items()
-        }
-        numbers = [key for key in items if isinstance(key, int)]
-        if not numbers:
-            return items
-        if len(numbers) < len(items):
-            raise CorruptionError(f"{where} is damaged: it has a list with names in it")
-        gaps[0] -= max(numbers) + 1 - len(numbers)
-        if gaps[0] < 0:
-            raise CorruptionError(f"{where} is damaged: its lists have more gaps than elements")
-        return [items.get(number) for number in range(max(numbers) + 1)]
-
-
-class _Leaf:
-    def __init__(self, value: Any) -> None:
-        self.value = value
 
 
 def _grouped(entries: Group, where: str) -> tuple[dict[str, Group], dict[str, Entry]]:

@@ -351,25 +351,25 @@ class TestChunks:
             ckptstore.open(tmp_path / "x")
 
     def test_too_many_chunks_side_by_side_are_given_up(self, monkeypatch):
-        from ckptstore_dcp import covering
         from ckptstore_dcp.metadata import Chunk, Entry
+
+        from ckptstore.formats import covering
 
         monkeypatch.setattr(covering, "_MOST_COMPARED", 100)
         # Each begins elsewhere in the first dimension, and all reach to its end.
         chunks = tuple(Chunk((n, n), (50 - n, 1), None) for n in range(50))
 
         with pytest.raises(UnsupportedError, match="'w' in 50 chunks, too many side by side"):
-            covering.check_covered(Entry("w", ("w",), "int8", (50, 50), chunks), "x")
+            Entry("w", ("w",), "int8", (50, 50), chunks).check_covered("x")
 
     def test_the_chunks_of_a_large_mesh_are_checked(self):
-        from ckptstore_dcp.covering import check_covered
         from ckptstore_dcp.metadata import Chunk, Entry
 
         chunks = tuple(Chunk((r, c), (1, 1), None) for r in range(40) for c in range(40))
 
-        check_covered(Entry("w", ("w",), "int8", (40, 40), chunks), "x")
+        Entry("w", ("w",), "int8", (40, 40), chunks).check_covered("x")
         with pytest.raises(CorruptionError, match="1599 of its 1600 elements"):
-            check_covered(Entry("w", ("w",), "int8", (40, 40), chunks[1:]), "x")
+            Entry("w", ("w",), "int8", (40, 40), chunks[1:]).check_covered("x")
 
     def test_lists_with_gaps_take_no_memory(self, folder, altered):
         def gape(metadata):

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import torch
 
 from ckptstore import CkptstoreError, CorruptionError, UnsupportedError
-from ckptstore.tensors import bytes_of
+from ckptstore.tensors import bytes_of, placed
 from ckptstore_safetensors.header import Entry
 
 __all__ = ["Into", "check_byteorder", "fill", "load", "mapped"]
@@ -52,7 +52,7 @@ def load(
         for batch in [wanted] if here else _batches(wanted):
             found = {entry: _empty(entry, "cpu") for entry in batch}
             _read(file, [(e.start, bytes_of(tensor)) for e, tensor in found.items()], where)
-            ones |= found if here else {e: _placed(t, target, where) for e, t in found.items()}
+            ones |= found if here else {e: placed(t, map_location) for e, t in found.items()}
     return {name: ones[entry] for name, entry in entries.items()}
 
 
@@ -211,24 +211,6 @@ def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 def _target(map_location: Any) -> Any:
     """Return where tensors go that say nothing of a device: they are taken to be the CPU's."""
     return map_location.get("cpu") if isinstance(map_location, Mapping) else map_location
-
-
-def _placed(tensor: torch.Tensor, target: Any, where: str) -> torch.Tensor:
-    if callable(target) and not isinstance(target, torch.device):
-        moved = target(tensor.untyped_storage(), "cpu")
-        if not isinstance(moved, torch.UntypedStorage):
-            return tensor
-        twin = torch.empty(0, dtype=tensor.dtype, device=moved.device)
-        return twin.set_(moved, 0, tensor.shape, tensor.stride())
-    try:
-        return tensor.to(target)
-    except torch.OutOfMemoryError:
-        raise
-    except (AssertionError, ImportError, NotImplementedError, RuntimeError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UnsupportedError(
-            f"map_location is {str(target)!r}, which is not available here, for {where}: {first}"
-        ) from error
 
 
 def check_byteorder(where: str) -> None:
