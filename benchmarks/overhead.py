@@ -3,8 +3,14 @@
 The same GPT, data and optimizer are trained in fresh processes, in turn: by `gpt.fit`, as
 ``gpt train --async_saves`` does it, with saves in the background and without any; and by a plain
 loop of the same steps, with torch.distributed.checkpoint's ``async_save``, with ``torch.save``, and
-without any. Time runs from the first step until the last save is finished. What saves cost is the
-time over that of the same loop without saves, in the same round; the median counts.
+without any.
+
+Two numbers. **Over no saves**: the time from the first step until the last save is finished, over
+that of the same loop without saves in the same round. It has all in it, the start of a process and
+the wait for the last save too, and is as noisy as the machine is from one minute to the next.
+**A save costs**: of the steps from one save to the next, the time over that of as many steps as
+they are in their second half, when the save is long done; so a run is compared with itself. Medians
+count.
 
 ckptstore's saves are durable, proved and replace nothing; DCP's and torch's are written to the
 page cache, into a new folder or file each, of which the last two stay.
@@ -21,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -83,28 +89,34 @@ def _round(options: argparse.Namespace, number: int) -> dict[str, Any]:
 
 def _print(options: argparse.Namespace, rounds: list[dict[str, Any]]) -> None:
     first = rounds[0][_OF_FIT[0]]
-    saves = options.steps // options.every
+    written = options.steps // options.every
     print(
         f"{first['parameters'] / 1e6:.1f} million parameters, "
         f"{first['nbytes'] / 2**20:.0f} MiB with AdamW's state; {options.steps} steps, a save "
         f"every {options.every}; {len(rounds)} rounds, medians (lowest to highest)\n"
     )
-    print("| | seconds | over no saves | a save costs | state written, MiB/s |")
-    print("|---|--:|--:|--:|--:|")
+    print("| | seconds | over no saves | a save costs | of its steps | state written, MiB/s |")
+    print("|---|--:|--:|--:|--:|--:|")
     for name in (*_OF_FIT, *_OF_LOOP):
         seconds = [each[name]["seconds"] for each in rounds]
-        cells = [f"{statistics.median(seconds):.1f}", "", "", ""]
+        cells = [f"{statistics.median(seconds):.1f}", "", "", "", ""]
         if name in _BASE:
             shares = [each[name]["seconds"] / each[_BASE[name]]["seconds"] - 1 for each in rounds]
-            costs = [
-                (each[name]["seconds"] - each[_BASE[name]]["seconds"]) / saves for each in rounds
-            ]
-            rate = first["nbytes"] / 2**20 * saves / statistics.median(seconds)
+            bases = [each[_BASE[name]]["seconds"] for each in rounds]
+            base = statistics.median(bases) * options.every / options.steps
+            # Steps that nothing is saved beside are slower now and then, too.
+            nothing = _median(each[_BASE[name]]["costs"] for each in rounds)
+            cost = _median(each[name]["costs"] for each in rounds) - nothing
+            rate = first["nbytes"] / 2**20 * written / statistics.median(seconds)
             cells[1] = (
                 f"{statistics.median(shares):+.1%} ({min(shares):+.1%} to {max(shares):+.1%})"
             )
-            cells[2:] = [f"{statistics.median(costs):.2f} s", f"{rate:.0f}"]
+            cells[2:] = [f"{cost:.2f} s", f"{cost / base:.1%}", f"{rate:.0f}"]
         print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def _median(costs: Iterable[list[float]]) -> float:
+    return statistics.median(cost for each in costs for cost in each)
 
 
 # -- one run, in a process of its own ---------------------------------------------------------
@@ -134,11 +146,30 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
     loader = GPTDataLoader(model.config, model)
     loader.prepare_data(text)
     train = _fit if options.run in _OF_FIT else _loop
-    began = time.perf_counter()
+    ends = [time.perf_counter()]
+    optimizer.register_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     train(options, model, optimizer, loader)
-    seconds = time.perf_counter() - began
     parameters = sum(weight.numel() for weight in model.parameters())
-    return {"seconds": seconds, "parameters": parameters, "nbytes": 3 * 4 * parameters}
+    return {
+        "seconds": time.perf_counter() - ends[0],
+        "costs": _costs(ends, options.every),
+        "parameters": parameters,
+        "nbytes": 3 * 4 * parameters,
+    }
+
+
+def _costs(ends: list[float], every: int) -> list[float]:
+    """Return what each save cost in the steps until the next one, in seconds.
+
+    Args:
+        ends: when the first step began, and when each ended.
+        every: steps from one save to the next.
+    """
+    costs = []
+    for first in range(every, len(ends) - every, every):
+        steps = [ends[at + 1] - ends[at] for at in range(first, first + every)]
+        costs.append(sum(steps) - every * statistics.median(steps[every // 2 :]))
+    return costs
 
 
 def _fit(options: argparse.Namespace, model: Any, optimizer: Any, loader: Any) -> None:

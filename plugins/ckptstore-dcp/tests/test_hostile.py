@@ -310,7 +310,7 @@ class TestChunks:
 
         altered(tmp_path / "x", twice)
 
-        self.refused(tmp_path / "x", r"the chunks at \[\] and \[\] overlap")
+        self.refused(tmp_path / "x", r"the shape \[\], and it has several chunks")
 
     def test_a_chunk_outside_is_found(self, tmp_path, crafted, whole):
         chunks = [((0, 0), whole[:3].clone()), ((4, 0), whole[3:].clone())]
