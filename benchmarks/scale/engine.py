@@ -25,22 +25,26 @@ class Engine:
     """How ckptstore asks: see `ckptstore/storage/s3senders.py`, `s3transfer.py`, `s3client.py`.
 
     Attributes:
-        senders: parts of a file on their way at once, where a connection is slower than 150 MB/s.
-        readers: ranges on their way at once.
+        senders: parts of a file on their way at once, where a connection is slow.
+        readers: ranges on their way at once, where a connection is slow.
+        first_senders: parts on their way at first.
+        first_readers: ranges on their way at first.
         attempts: how often a request is sent that is answered with SlowDown.
         first_pause: seconds before it is sent again, doubled each time; half of it is random.
         longest_pause: seconds.
         patience: seconds after which such a request is given up.
-        fast: bytes a second of a connection; two of such are enough.
+        fast: bytes a second of a connection that is not slow.
     """
 
     senders: int = 8
-    readers: int = 3
+    readers: int = 8
+    first_senders: int = 2
+    first_readers: int = 3
     attempts: float = math.inf
     first_pause: float = 0.2
     longest_pause: float = 4.0
     patience: float = 300.0
-    fast: float = 150e6
+    fast: float = 100e6
 
 
 @dataclass(frozen=True)

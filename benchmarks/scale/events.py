@@ -86,6 +86,7 @@ def simulate(
     chance = random.Random(seed)
     sending = plan.kind in _WRITES
     connections = engine.senders if sending else engine.readers
+    first = engine.first_senders if sending else engine.first_readers
     writes = [_Bucket(s3.writes, s3.slow_down) for _ in range(prefixes)]
     reads = [_Bucket(s3.reads, s3.slow_down) for _ in range(prefixes)]
     outcome = Outcome()
@@ -104,7 +105,7 @@ def simulate(
             self.queue = iter(plan.before)
             self.left = len(plan.parts)
             self.busy = 0
-            self.most = min(2, connections) if sending else connections
+            self.most = min(first, connections)
             self.done = False
 
         def go(self, now: float) -> None:

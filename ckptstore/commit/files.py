@@ -297,7 +297,8 @@ class _Pinned(RangeReader):
 
     def __init__(self, reader: RangeReader, files: CommittedFiles, name: str) -> None:
         self.size = reader.size
-        self.at_once, self.read_size = reader.at_once, reader.read_size
+        self.at_once, self.at_most = reader.at_once, reader.at_most
+        self.read_size = reader.read_size
         self._reader = reader
         self._files = files
         self._name = name

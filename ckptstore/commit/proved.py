@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from ckptstore.commit.pages import populate
@@ -23,6 +24,7 @@ _SPAN = 64 * 2**20
 _PLAIN_BLOCK = 64 * 2**10
 _KEPT_BLOCKS = 4
 _MOST_MEMORY = 128 * 2**20  # of all threads together
+_FAST = 100e6  # Bytes a second of one read.
 _T = TypeVar("_T")
 
 Fault = Callable[[str], CkptstoreError]
@@ -49,6 +51,8 @@ class BlockFile(Seekable):
         self._check = check
         self._kept: OrderedDict[int, memoryview] = OrderedDict()
         self._most_kept = _KEPT_BLOCKS
+        self._at_once = reader.at_once
+        self._most_at_once = max(reader.at_once, reader.at_most)
 
     @property
     def size(self) -> int:
@@ -125,27 +129,23 @@ class BlockFile(Seekable):
 
     def _all(self, work: Callable[[_T], None], items: Sequence[_T]) -> None:
         """Do all of some work, as much of it at once as the storage is good for."""
-        threads = min(self._reader.at_once, len(items), _MOST_MEMORY // self._block_size)
+        threads = min(self._most_at_once, len(items), _MOST_MEMORY // self._block_size)
         if threads < 2:
             for item in items:
                 work(item)
             return
-        stopped = threading.Event()
-
-        def one(item: _T) -> None:
-            if not stopped.is_set():
-                try:
-                    work(item)
-                except BaseException:
-                    stopped.set()
-                    raise
-
         with ThreadPoolExecutor(threads, "ckptstore-read") as pool:
+            under_way: set[Future[None]] = set()
             try:
-                for done in [pool.submit(one, item) for item in items]:
-                    done.result()
+                for item in items:
+                    under_way.add(pool.submit(work, item))
+                    if len(under_way) >= min(self._at_once, threads):
+                        done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                        for one in done:
+                            one.result()
+                for one in under_way:
+                    one.result()
             except BaseException as error:
-                stopped.set()
                 if not isinstance(error, Exception):
                     self._reader.interrupt()  # Who presses Ctrl-C does not wait for a server.
                 raise
@@ -154,7 +154,11 @@ class BlockFile(Seekable):
         targets = span.targets()
         for memory in targets:
             populate(memory)
+        began = time.monotonic()
         self._reader.readinto_parts(span.start, targets)
+        if span.end - span.start < _FAST * (time.monotonic() - began):
+            # Where one is slow, more of them carry more.
+            self._at_once = min(2 * self._at_once, self._most_at_once)
         if self._check is not None:
             number = span.start // self._block_size
             for block in _blocks(targets, self._block_size):

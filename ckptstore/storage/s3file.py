@@ -92,6 +92,7 @@ class S3Reader(RangeReader):
     """
 
     at_once = READS_AT_ONCE
+    at_most = 8
     read_size = 32 * 2**20
 
     def __init__(

@@ -64,11 +64,14 @@ class RangeReader(ABC):
     Attributes:
         size: bytes.
         at_once: how many reads are worth having under way at the same time.
+        at_most: how many, where each is slow for itself, as over a connection far away; no more
+            than ``at_once`` by default.
         read_size: bytes that are worth asking for by one of them.
     """
 
     size: int
     at_once: int = 1
+    at_most: int = 0
     read_size: int = 8 * 2**20
 
     @abstractmethod

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ckptstore.commit import proved as proving
 from ckptstore.commit.proved import BlockFile, open_plain, open_proved
 from ckptstore.commit.spans import spans
 from ckptstore.digests import Chunks
@@ -76,6 +78,28 @@ def test_damage_anywhere_in_a_block_that_is_touched_is_found(act, at_once):
     with pytest.raises(CorruptionError, match="chunk 2 is xxh3-128:"):
         file.fill(pieces) if act == "fill" else file.prove()
     file.fill([(100, memoryview(bytearray(1500)))])  # The blocks beside it are sound.
+
+
+@pytest.mark.parametrize(("fast", "most"), [(0.0, 3), (float("inf"), 8)])
+def test_where_each_read_is_slow_more_are_under_way(monkeypatch, fast, most):
+    class Slow(Bytes):
+        at_most, under_way, seen = 8, 0, 0
+
+        def readinto(self, start: int, target: memoryview) -> None:
+            with self.lock:
+                self.under_way += 1
+                self.seen = max(self.seen, self.under_way)
+            time.sleep(0.02)
+            super().readinto(start, target)
+            with self.lock:
+                self.under_way -= 1
+
+    monkeypatch.setattr(proving, "_FAST", fast)
+    reader, into = Slow(DATA, at_once=3, read_size=100), bytearray(len(DATA))
+
+    proved(reader, 100).fill([(0, memoryview(into))])
+
+    assert (bytes(into), reader.seen) == (DATA, most)
 
 
 @pytest.mark.parametrize("at_once", [1, 4])
