@@ -16,8 +16,8 @@
 #   make clean     remove .venv and what tools left behind; checkpoints stay
 
 PYTHON ?= python3
-# One more than there are cores, since many tests wait for servers and for other processes.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 8))')
+# More than there are cores, since many tests wait for servers and for other processes.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 2, 8))')
 SECONDS ?= 600
 
 BIN := .venv/bin

@@ -3,13 +3,13 @@
 Rule 1: a file that shards.json names is opened only where it is of this state, and no link that
 leads elsewhere (G5). Rule 2: nobody allocates more than 64 times what the files hold, so a text
 cannot ask for memory that no file would fill. Rule 3: of a large tensor that is read piece by piece
-no more than 8 MiB are held.
+no more than 8 MiB are held, and as much of each file that is open, of which there are a few.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from math import prod
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -27,6 +27,7 @@ __all__ = ["ShardFiles"]
 
 _MOST_PIECE = 8 * 2**20
 _MOST_TIMES = 64
+_MOST_OPEN = 6
 
 
 class ShardFiles:
@@ -121,18 +122,22 @@ class ShardFiles:
         """Return the elements of a tensor in row-major order, a piece at a time."""
         from ckptstore import tensors
 
-        with ExitStack() as stack:
-            opened: dict[str, BoxFile] = {}
-            for chunk in tensor.chunks:
-                if chunk.file not in opened:
-                    file = stack.enter_context(self._opened(chunk.file))
-                    opened[chunk.file] = self._boxes(file, chunk.file)
-                opened[chunk.file].prove([chunk.key])
+        keys: dict[str, list[str]] = {}
+        for chunk in tensor.chunks:
+            keys.setdefault(chunk.file, []).append(chunk.key)
+        opened: OrderedDict[str, tuple[BinaryIO, BoxFile]] = OrderedDict()
+        try:
             for offsets, sizes in _regions(tensor.shape, ITEMSIZES[tensor.dtype]):
                 piece = tensors.empty(tensor.dtype, sizes)
                 for name, boxes in _boxes_of(tensor, offsets, piece).items():
-                    opened[name].read(boxes)
+                    if name not in opened:
+                        _close_down_to(_MOST_OPEN - 1, opened)
+                        opened[name] = self._kept_open(name, keys[name])
+                    opened.move_to_end(name)
+                    opened[name][1].read(boxes)
                 yield tensors.bytes_of(piece)
+        finally:
+            _close_down_to(0, opened)
 
     def values(self, values: Mapping[str, Value], map_location: Any) -> dict[str, Any]:
         """Return what is no tensor, by name; tensors may be in it, sparse ones for instance."""
@@ -163,6 +168,18 @@ class ShardFiles:
             found |= {name: held[value.key] for name, value in wanted.items()}
             named |= content.named
         return found, frozenset(named)
+
+    def _kept_open(self, name: str, keys: Iterable[str]) -> tuple[BinaryIO, BoxFile]:
+        """Open a file that is read in order, a part at a time; what is read of it is proved."""
+        file = self._opened(name)
+        try:
+            getattr(file, "keep", lambda count: None)(1)
+            boxes = self._boxes(file, name)
+            boxes.prove(keys)
+        except BaseException:
+            file.close()
+            raise
+        return file, boxes
 
     def _check_claims(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
@@ -199,6 +216,12 @@ class ShardFiles:
 
     def _called(self, name: str) -> str:
         return f"{name} in {self._files.location}"
+
+
+def _close_down_to(count: int, opened: OrderedDict[str, tuple[BinaryIO, BoxFile]]) -> None:
+    """Close the files that were not read for longest, but for so many."""
+    while len(opened) > count:
+        opened.popitem(last=False)[1][0].close()
 
 
 class _Pieces:

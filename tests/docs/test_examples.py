@@ -3,8 +3,9 @@
 A ``python`` fence goes on where the one before it in the same file ended. The ``$`` lines of the
 ``console`` fences of a file run one after another in one folder, and have to end with exit code 0.
 Both find `checkpoints/dante` in their folder, and an empty bucket `s3://bucket`. What is only to
-be looked at (installing, other machines) is in ``sh`` and ``text`` fences. ``pip install`` is not
-run either: what it would install is installed.
+be looked at (installing, other machines) is in ``sh`` and ``text`` fences. ``pip install`` and
+``pytest`` are not run either: what they install is installed, and
+``tests/plugins/test_tutorial.py`` runs its tests.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _RUNNABLE = ("python", "console")
+_ELSEWHERE = ("pip install", "pytest ")
 _SHOWN = ("sh", "text", "toml", "json")
 
 
@@ -70,7 +72,7 @@ def test_the_python_of_a_page_runs(page, place, python, tmp_path):
 
 @pytest.mark.parametrize("page", pages_with("console"))
 def test_the_commands_of_a_page_run(page, place):
-    commands = [command for command in commands_of(page) if not command.startswith("pip install")]
+    commands = [command for command in commands_of(page) if not command.startswith(_ELSEWHERE)]
     assert commands
 
     for command in commands:
