@@ -49,8 +49,8 @@ def test_of_a_single_checkpoint_the_newest_generation_arrives(local, location):
     assert not (local / JOURNAL).exists()
 
 
-def test_saves_in_the_background_arrive(local, moto_server):
-    url, options = moto_server.url(), moto_server.storage_options
+def test_saves_in_the_background_arrive(local, rclone_server):
+    url, options = rclone_server.url(), rclone_server.storage_options
     with Store(local, keep=Keep(last=1), tier=Tier(url, storage_options=options)) as store:
         for step in (1, 2, 3):
             store.save_async(model=model(step, 5_000_000), step=step)
