@@ -58,6 +58,8 @@ def main() -> None:
     if options.run:
         print(json.dumps(_train(options)))
         return
+    if options.steps < 2 * options.every:
+        parser.error("--steps has to be twice --every at least, for a save is held against steps")
     rounds = [_round(options, number) for number in range(options.rounds)]
     if options.json:
         print(json.dumps(rounds, indent=2))

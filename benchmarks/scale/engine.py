@@ -33,7 +33,8 @@ class Engine:
         first_pause: seconds before it is sent again, doubled each time; half of it is random.
         longest_pause: seconds.
         patience: seconds after which such a request is given up.
-        fast: bytes a second of a connection that is not slow.
+        fast_sender: bytes a second of a connection that is not slow to send.
+        fast_reader: of one that is not slow to read from.
     """
 
     senders: int = 8
@@ -44,7 +45,8 @@ class Engine:
     first_pause: float = 0.2
     longest_pause: float = 4.0
     patience: float = 300.0
-    fast: float = 100e6
+    fast_sender: float = 150e6
+    fast_reader: float = 100e6
 
 
 @dataclass(frozen=True)

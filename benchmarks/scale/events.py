@@ -87,6 +87,7 @@ def simulate(
     sending = plan.kind in _WRITES
     connections = engine.senders if sending else engine.readers
     first = engine.first_senders if sending else engine.first_readers
+    fast = engine.fast_sender if sending else engine.fast_reader
     writes = [_Bucket(s3.writes, s3.slow_down) for _ in range(prefixes)]
     reads = [_Bucket(s3.reads, s3.slow_down) for _ in range(prefixes)]
     outcome = Outcome()
@@ -128,7 +129,7 @@ def simulate(
 
         def sent(self, now: float) -> None:
             """Go on after a part; where a connection is slow, with more of them."""
-            if self.most < connections and s3.connection < engine.fast:
+            if self.most < connections and s3.connection < fast:
                 self.most = min(self.most * 2, connections)
                 self.more(now)
             self.part(now)

@@ -26,7 +26,14 @@ class Box(Protocol):
         """Of each dimension, in elements."""
 
 
-def check_covered(name: str, shape: Sequence[int], chunks: Sequence[Box], where: str) -> None:
+def check_covered(
+    name: str,
+    shape: Sequence[int],
+    chunks: Sequence[Box],
+    where: str,
+    *,
+    may_be_empty: bool = False,
+) -> None:
     """Check that boxes cover a tensor exactly.
 
     Boxes that lie within it and do not overlap cover it when they have as many elements as it has.
@@ -38,6 +45,7 @@ def check_covered(name: str, shape: Sequence[int], chunks: Sequence[Box], where:
         shape: of the tensor.
         chunks: the boxes.
         where: what says so, for errors.
+        may_be_empty: whether there may be boxes without elements.
 
     Raises:
         CorruptionError: they overlap, reach out of it, or leave a gap.
@@ -51,9 +59,9 @@ def check_covered(name: str, shape: Sequence[int], chunks: Sequence[Box], where:
             raise _wrong(
                 name, shape, where, f"the chunk at {list(chunk.offsets)} reaches out of it"
             )
-        if not prod(chunk.sizes):
+        if not may_be_empty and not prod(chunk.sizes):
             raise _wrong(name, shape, where, f"the chunk at {list(chunk.offsets)} is empty")
-    _check_apart(name, shape, chunks, where)
+    _check_apart(name, shape, [chunk for chunk in chunks if prod(chunk.sizes)], where)
     covered = sum(prod(chunk.sizes) for chunk in chunks)
     if covered != prod(shape):
         what = f"its chunks have {covered} of its {prod(shape)} elements"

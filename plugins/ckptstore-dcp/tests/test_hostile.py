@@ -362,6 +362,17 @@ class TestChunks:
         with pytest.raises(UnsupportedError, match="'w' in 50 chunks, too many side by side"):
             Entry("w", ("w",), "int8", (50, 50), chunks).check_covered("x")
 
+    def test_a_chunk_without_elements_lies_within_the_tensor_too(self):
+        from ckptstore_dcp.metadata import Chunk, Entry
+
+        def entry(*empty):
+            chunks = (Chunk((0, 0), (6, 4), None), Chunk(empty, (0, 4), None))
+            return Entry("w", ("w",), "int8", (6, 4), chunks)
+
+        entry(6, 0).check_covered("x")
+        with pytest.raises(CorruptionError, match=r"the chunk at \[7, 0\] reaches out of it"):
+            entry(7, 0).check_covered("x")
+
     def test_the_chunks_of_a_large_mesh_are_checked(self):
         from ckptstore_dcp.metadata import Chunk, Entry
 
